@@ -1,0 +1,44 @@
+"""Fetching a checkpoint from the Hugging Face hub: the only code of the project that touches a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qwen3tts_gguf.errors import CheckpointError
+
+__all__ = ["download"]
+
+# What the conversion reads, and the model card for its licence.
+PATTERNS = (
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "speech_tokenizer/config.json",
+    "speech_tokenizer/model*.safetensors",
+    "speech_tokenizer/model.safetensors.index.json",
+)
+
+
+def download(repo_id: str, revision: str | None = None) -> Path:
+    """The hub's snapshot of a repository, in the hub's own cache, with its progress bars and its resuming.
+
+    The folder is named after the commit. HF_HUB_OFFLINE, HF_HOME and the rest of the hub's environment are honoured.
+    Raises CheckpointError if huggingface_hub is not installed or the snapshot cannot be had.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise CheckpointError(
+            f"{repo_id} is no folder here; to fetch it from the hub, pip install 'qwen3tts-gguf[hub]'"
+        ) from error
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(PATTERNS)))
+    except Exception as error:  # the hub, its HTTP client and its file cache each have errors of their own
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{repo_id} is no folder here and cannot be fetched from the hub: {reason}") from error

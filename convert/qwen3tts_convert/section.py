@@ -1,0 +1,95 @@
+"""A JSON object of the checkpoint, read key by key: what is missing or of the wrong kind is named with its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from qwen3tts_gguf.errors import CheckpointError
+
+__all__ = ["Section"]
+
+
+class Section:
+    """One object of a configuration file; `where` is its file and the keys that lead to it."""
+
+    def __init__(self, values: Mapping[str, object], where: str) -> None:
+        self.values = values
+        self.where = where
+
+    @classmethod
+    def read(cls, path: Path) -> Section:
+        """The object a JSON file holds."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path}: no such file; is this the folder of a Qwen3-TTS checkpoint?") from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{path}: a JSON object is wanted")
+        return cls(values, str(path))
+
+    def error(self, key: str, complaint: str) -> CheckpointError:
+        """An error about one key."""
+        return CheckpointError(f"{self.where}: {key} {complaint}")
+
+    def expect(self, key: str, wanted: object, why: str = "") -> None:
+        """Raises CheckpointError if the key is there with another value than the only one that can be converted."""
+        value = self.values.get(key, wanted)
+        if value != wanted:
+            raise self.error(key, f"is {value!r}, only {wanted!r} can be converted" + (f" ({why})" if why else ""))
+
+    def section(self, key: str) -> Section:
+        value = self._get(key)
+        if not isinstance(value, dict):
+            raise self.error(key, f"is {value!r}, not an object")
+        return Section(value, f"{self.where}: {key}")
+
+    def text(self, key: str) -> str:
+        value = self._get(key)
+        if not isinstance(value, str):
+            raise self.error(key, f"is {value!r}, not a string")
+        return value
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A positive integer."""
+        value = self._get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            raise self.error(key, f"is {value!r}, not a positive integer")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A positive number."""
+        value = self._get(key, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise self.error(key, f"is {value!r}, not a positive number")
+        return float(value)
+
+    def integers(self, key: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """A list of positive integers."""
+        value = self._get(key, default)
+        if not isinstance(value, (list, tuple)) or not all(type(item) is int and item > 0 for item in value):
+            raise self.error(key, f"is {value!r}, not a list of positive integers")
+        return tuple(value)
+
+    def ids(self, key: str) -> dict[str, int]:
+        """An object of names and token ids; missing or null is empty."""
+        value = self.values.get(key) or {}
+        if not isinstance(value, dict) or not all(type(item) is int and item >= 0 for item in value.values()):
+            raise self.error(key, f"is {value!r}, not an object of token ids")
+        return value
+
+    def objects(self, key: str) -> list[Section]:
+        """A list of objects."""
+        value = self._get(key)
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self.error(key, "is not a list of objects")
+        return [Section(item, f"{self.where}: {key}[{i}]") for i, item in enumerate(value)]
+
+    def _get(self, key: str, default: object = None) -> object:
+        value = self.values.get(key)
+        if value is None and default is None:
+            raise self.error(key, "is missing")
+        return default if value is None else value

@@ -1,0 +1,116 @@
+"""Audio in and out: any file libsndfile reads to 24 kHz mono, and samples to files or a pipe as they come."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from .errors import AudioError
+from .schema import SAMPLE_RATE_HZ
+
+__all__ = ["AudioSink", "open_sink", "read_audio", "resample"]
+
+_FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+_LENGTH_UNKNOWN = 0xFFFF_FFFF
+_MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
+
+
+class AudioSink(Protocol):
+    """Where speech goes."""
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        """samples [n] in [-1, 1] at 24 kHz"""
+
+
+def read_audio(path: Path) -> NDArray[np.float32]:
+    """A file's sound as mono float32 samples at 24 kHz. Raises AudioError."""
+    try:
+        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    except FileNotFoundError:
+        raise AudioError(f"{path}: no such file") from None
+    except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, MemoryError) as error:
+        if not path.exists():
+            raise AudioError(f"{path}: no such file") from None
+        reason = str(error).removeprefix(f"Error opening {str(path)!r}: ")
+        raise AudioError(f"{path}: not an audio file that can be read ({reason})") from None
+    if not len(samples):
+        raise AudioError(f"{path}: holds no sound")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: holds samples that are not numbers (NaN or infinity)")
+    return resample(samples.mean(axis=1), rate_hz)
+
+
+def resample(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
+    """samples [n] at `rate_hz` -> at 24 kHz, as the reference does it (soxr, HQ, length rounded up)."""
+    if rate_hz == SAMPLE_RATE_HZ:
+        return samples
+    if not _MIN_RATE_HZ <= rate_hz <= _MAX_RATE_HZ:
+        raise AudioError(f"a sample rate of {rate_hz} Hz is outside {_MIN_RATE_HZ}..{_MAX_RATE_HZ}")
+    n = -(-len(samples) * SAMPLE_RATE_HZ // rate_hz)
+    resampled = np.asarray(soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ, quality="HQ"), np.float32)
+    return np.pad(resampled[:n], (0, max(0, n - len(resampled))))
+
+
+@contextmanager
+def open_sink(target: Path | BinaryIO) -> Iterator[AudioSink]:
+    """A sink for a file, its format by suffix, or for a stream, as 16-bit WAV.
+
+    A file appears under its name only when the block ends well; until then it is a hidden one beside it.
+    Raises AudioError for an unknown suffix or a file that cannot be written.
+    """
+    if not isinstance(target, Path):
+        yield _WavStream(target)
+        return
+    if target.suffix.lower() not in _FORMATS:
+        kind = target.suffix or "a file without suffix"
+        raise AudioError(f"{target}: cannot write audio as {kind}; choose one of {', '.join(_FORMATS)}")
+    container, subtype = _FORMATS[target.suffix.lower()]
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with soundfile.SoundFile(
+            unfinished, "w", samplerate=SAMPLE_RATE_HZ, channels=1, format=container, subtype=subtype
+        ) as file:
+            yield _File(file)
+        os.replace(unfinished, target)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{target}: cannot be written ({error})") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+class _File:
+    def __init__(self, file: soundfile.SoundFile) -> None:
+        self._file = file
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        self._file.write(samples)
+
+
+class _WavStream:
+    """WAV for a pipe: the header cannot know the length, so it says the largest, as other streaming tools do."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        byte_rate = 2 * SAMPLE_RATE_HZ
+        format = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE_HZ, byte_rate, 2, 16)
+        riff = struct.pack("<4sI4s", b"RIFF", _LENGTH_UNKNOWN, b"WAVE")
+        stream.write(riff + format + struct.pack("<4sI", b"data", _LENGTH_UNKNOWN))
+        stream.flush()
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        self._stream.write(np.rint(samples * 32767).astype("<i2").tobytes())
+        self._stream.flush()

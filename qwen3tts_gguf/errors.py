@@ -1,0 +1,56 @@
+"""What can go wrong, as one tree.
+
+    Error
+    ├── ModelFileError       a GGUF file: missing, damaged, of another model, the other half of a pair absent
+    ├── CheckpointError      a Hugging Face checkpoint that cannot be converted
+    ├── AudioError           audio that cannot be read, written or used as a reference
+    ├── TextError            text that cannot be spoken
+    ├── OptionError          an option this model does not know or cannot follow
+    ├── CodesError           codec codes of the wrong shape, type or range
+    └── BackendError         llama.cpp or ggml refused: out of memory, an unsupported build
+
+Every message says what was wrong, where, and what to do about it, in one line a person can act on.
+"""
+
+__all__ = [
+    "AudioError",
+    "BackendError",
+    "CheckpointError",
+    "CodesError",
+    "Error",
+    "ModelFileError",
+    "OptionError",
+    "TextError",
+]
+
+
+class Error(Exception):
+    """Base of everything this library raises on purpose."""
+
+
+class ModelFileError(Error):
+    """A GGUF file is missing, damaged, of another model, or lacks its other half."""
+
+
+class CheckpointError(Error):
+    """A Hugging Face checkpoint is incomplete or not a Qwen3-TTS 12Hz model."""
+
+
+class AudioError(Error):
+    """Audio cannot be read, written or used as a reference."""
+
+
+class TextError(Error):
+    """Text is empty or cannot be spoken."""
+
+
+class OptionError(Error):
+    """An option is out of range, unknown to this model, or cannot be followed by it."""
+
+
+class CodesError(Error):
+    """Codec codes have the wrong shape, type or range."""
+
+
+class BackendError(Error):
+    """llama.cpp or ggml refused: out of memory, or a build without what is needed."""

@@ -1,0 +1,453 @@
+"""Networks as ggml graphs, written in NumPy's terms.
+
+    backend = Backend(n_threads=2)
+    weights = Weights(backend)
+    w = weights.array(np.ones((3, 4), np.float32))     # [out, in]
+    g = Graph(backend)
+    x = g.input(2, 4)                                  # [rows, in]
+    y = g.output(g.linear(w, x))                       # [rows, out]
+    g.allocate()
+    g.array(x)[:] = 1
+    g.compute()
+    g.array(y)                                         # a view of the result, valid until the next compute
+
+Shapes run from the slowest dimension to the fastest, as in NumPy; only this file knows ggml's `ne` and `nb`, which run
+the other way. A graph is built once and computed many times. Its inputs keep their value between computations, so a
+constant one is set once and a state can be read and written through `Graph.array`.
+
+ggml aborts the process when shapes do not fit, so each operation asserts what it needs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError
+from . import api
+from .types import GgmlType
+
+__all__ = ["Backend", "Graph", "Tensor", "Weights"]
+
+Shape = tuple[int, ...]
+CustomFunction = Callable[[NDArray[np.float32], int, int], None]
+
+_DTYPES: dict[GgmlType, Any] = {GgmlType.F32: np.float32, GgmlType.F16: np.float16, GgmlType.I32: np.int32}
+_TYPES = {np.dtype(dtype): type for type, dtype in _DTYPES.items()}
+_REPACKED_TYPES = (GgmlType.Q4_0, GgmlType.Q4_K)  # setting any other type in the repack buffer crashes (ggml 0.25)
+_REPACKED_ROWS = 8
+_ALIGNMENT = 32
+
+
+class Tensor:
+    """A node or leaf of a graph: a pointer to the C struct, the shape in NumPy order, the type."""
+
+    __slots__ = ("pointer", "shape", "type")
+
+    def __init__(self, pointer: int, shape: Shape, type: GgmlType = GgmlType.F32) -> None:
+        assert pointer, "ggml ran out of its node budget"
+        self.pointer, self.shape, self.type = pointer, shape, type
+
+    @property
+    def struct(self) -> api.TensorStruct:
+        return api.TensorStruct.from_address(self.pointer)
+
+    def __repr__(self) -> str:
+        return f"Tensor({list(self.shape)} {self.type.name})"
+
+
+class Backend:
+    """ggml's CPU backend with a number of threads."""
+
+    def __init__(self, n_threads: int) -> None:
+        self.pointer = api.backend_cpu_init()
+        if not self.pointer:
+            raise BackendError("ggml cannot start its CPU backend")
+        api.backend_cpu_set_n_threads(self.pointer, n_threads)
+        self.plain_buffers: int = api.backend_cpu_buffer_type()
+        self.repack_buffers: int | None = _extra_buffer_type(b"CPU_REPACK")
+
+    def __del__(self) -> None:
+        if getattr(self, "pointer", None):
+            api.backend_free(self.pointer)
+
+
+def _extra_buffer_type(name: bytes) -> int | None:
+    device = api.backend_dev_by_type(api.DEVICE_TYPE_CPU)
+    registry = api.backend_dev_backend_reg(device)
+    address = api.backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
+    if not address:
+        return None
+    types = api.GetExtraBufferTypes(address)(device)
+    index = 0
+    while types and types[index]:
+        if api.backend_buft_name(types[index]) == name:
+            return int(types[index])
+        index += 1
+    return None
+
+
+class _Arena:
+    """A ggml context that holds tensor structs, not their data."""
+
+    def __init__(self, max_tensors: int, extra_bytes: int = 0) -> None:
+        size = api.tensor_overhead() * max_tensors + extra_bytes
+        self.pointer = api.init(api.InitParams(size, None, True))
+        if not self.pointer:
+            raise BackendError(f"no memory for a graph of {max_tensors} nodes")
+
+    def new(self, shape: Shape, type: GgmlType) -> Tensor:
+        ne = (ctypes.c_int64 * len(shape))(*reversed(shape))
+        return Tensor(api.new_tensor(self.pointer, type, len(shape), ne), shape, type)
+
+    def __del__(self) -> None:
+        if getattr(self, "pointer", None):
+            api.free(self.pointer)
+
+
+class Weights:
+    """Tensors that outlive graphs: mapped from a file, repacked for speed, or copied from an array."""
+
+    def __init__(self, backend: Backend, max_tensors: int = 1024) -> None:
+        self._backend = backend
+        self._arena = _Arena(max_tensors)
+        self._buffers: list[int] = []
+        self._kept: list[Any] = []
+
+    def mapped(self, blocks: NDArray[np.uint8], shape: Shape, type: GgmlType) -> Tensor:
+        """The bytes where they lie (kept alive); copied only when not aligned, which a GGUF file's tensors are."""
+        assert blocks.nbytes == prod(shape[:-1]) * type.row_bytes(shape[-1]), (shape, type, blocks.nbytes)
+        blocks = _aligned(blocks)
+        tensor = self._arena.new(shape, type)
+        buffer = api.backend_cpu_buffer_from_ptr(blocks.ctypes.data, blocks.nbytes)
+        self._place(tensor, buffer, blocks.ctypes.data)
+        self._kept.append(blocks)
+        return tensor
+
+    def matrix(self, blocks: NDArray[np.uint8], shape: Shape, type: GgmlType) -> Tensor:
+        """A matrix [out, in] for `Graph.linear`: repacked (a copy) where ggml has a faster layout, else mapped."""
+        repackable = type in _REPACKED_TYPES and len(shape) == 2 and shape[0] % _REPACKED_ROWS == 0
+        if self._backend.repack_buffers is None or not repackable:
+            return self.mapped(blocks, shape, type)
+        tensor = self._arena.new(shape, type)
+        size = api.backend_buft_get_alloc_size(self._backend.repack_buffers, tensor.pointer)
+        buffer = api.backend_buft_alloc_buffer(self._backend.repack_buffers, size)
+        if not buffer:
+            raise BackendError(f"no memory for {size} bytes of weights")
+        self._place(tensor, buffer, api.backend_buffer_get_base(buffer))
+        api.backend_tensor_set(tensor.pointer, blocks.ctypes.data, 0, blocks.nbytes)
+        return tensor
+
+    def array(self, values: NDArray[Any]) -> Tensor:
+        """A float32, float16 or int32 array, kept as it is."""
+        flat = np.ascontiguousarray(values).reshape(-1)
+        return self.mapped(flat.view(np.uint8), values.shape, _TYPES[values.dtype])
+
+    def _place(self, tensor: Tensor, buffer: int, address: int) -> None:
+        self._buffers.append(buffer)
+        if api.backend_tensor_alloc(buffer, tensor.pointer, address) != api.STATUS_SUCCESS:
+            raise BackendError(f"ggml cannot place a weight of shape {list(tensor.shape)}")
+
+    def __del__(self) -> None:
+        for buffer in getattr(self, "_buffers", ()):
+            api.backend_buffer_free(buffer)
+
+
+class Graph:
+    """A computation built once: inputs, operations, outputs, `allocate`, then `compute` as often as wanted."""
+
+    def __init__(self, backend: Backend, max_nodes: int = 4096, max_inputs: int = 256) -> None:
+        self._backend = backend
+        self._leaves = _Arena(max_inputs)
+        self._nodes = _Arena(max_nodes + max_inputs, api.graph_overhead_custom(max_nodes, False))
+        self._graph = api.new_graph_custom(self._nodes.pointer, max_nodes, False)
+        self._leaf_buffer: int | None = None
+        self._allocator: int | None = None
+        self._callbacks: list[Any] = []
+
+    # -- inputs, outputs, running --------------------------------------------------------------------------------------
+
+    def input(self, *shape: int, type: GgmlType = GgmlType.F32) -> Tensor:
+        """A leaf whose value is set through `array`, zero at first, and stays until set again."""
+        return self._leaves.new(shape, type)
+
+    def output(self, x: Tensor) -> Tensor:
+        """Mark `x` to be computed and kept."""
+        api.set_output(x.pointer)
+        return self.expand(x)
+
+    def expand(self, x: Tensor) -> Tensor:
+        """Place `x` and all it needs next in the order of computation."""
+        api.build_forward_expand(self._graph, x.pointer)
+        return x
+
+    def allocate(self) -> None:
+        """Give every tensor its memory. Raises BackendError when there is not enough."""
+        self._leaf_buffer = api.backend_alloc_ctx_tensors_from_buft(self._leaves.pointer, self._backend.plain_buffers)
+        self._allocator = api.gallocr_new(self._backend.plain_buffers)
+        if not self._leaf_buffer or not api.gallocr_alloc_graph(self._allocator, self._graph):
+            raise BackendError("no memory for a computation graph")
+        base, size = api.backend_buffer_get_base(self._leaf_buffer), api.backend_buffer_get_size(self._leaf_buffer)
+        ctypes.memset(base, 0, size)
+
+    def compute(self) -> None:
+        """Run the graph; other Python threads go on meanwhile."""
+        if api.backend_graph_compute(self._backend.pointer, self._graph) != api.STATUS_SUCCESS:
+            raise BackendError("ggml failed to compute a graph")
+
+    def array(self, x: Tensor) -> NDArray[Any]:
+        """The memory of an input or output as an array of its shape."""
+        data = x.struct.data
+        memory = (ctypes.c_uint8 * (prod(x.shape) * x.type.block_bytes)).from_address(data)
+        values: NDArray[Any] = np.ctypeslib.as_array(memory).view(_DTYPES[x.type])
+        return values.reshape(x.shape)
+
+    def __del__(self) -> None:
+        if getattr(self, "_allocator", None):
+            api.gallocr_free(self._allocator)
+        if getattr(self, "_leaf_buffer", None):
+            api.backend_buffer_free(self._leaf_buffer)
+
+    def _node(self, pointer: int, shape: Shape, type: GgmlType = GgmlType.F32) -> Tensor:
+        return Tensor(pointer, shape, type)
+
+    # -- layout --------------------------------------------------------------------------------------------------------
+
+    def reshape(self, x: Tensor, *shape: int) -> Tensor:
+        assert prod(shape) == prod(x.shape), (x, shape)
+        return self._node(api.reshape_4d(self._nodes.pointer, x.pointer, *_ne(shape)), shape, x.type)
+
+    def view(self, x: Tensor, shape: Shape, strides: Shape, offset: int = 0) -> Tensor:
+        """A window on a contiguous `x`, with strides and offset counted in values; rows may overlap (ggml's own
+        constructors refuse that, its kernels do not)."""
+        size, block = x.type.block_bytes, x.type.block_size
+        assert strides[-1] == 1 and offset % block == 0
+        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+        assert last < prod(x.shape), (x, shape, strides, offset)
+        node = self._node(api.view_1d(self._nodes.pointer, x.pointer, block, offset // block * size), shape, x.type)
+        struct = node.struct
+        struct.ne[:] = _ne(shape)
+        byte_strides = [size, *(stride // block * size for stride in reversed(strides[:-1]))]
+        while len(byte_strides) < api.MAX_DIMS:
+            byte_strides.append(byte_strides[-1] * struct.ne[len(byte_strides) - 1])
+        struct.nb[:] = byte_strides
+        return node
+
+    def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """x[start:stop] of a contiguous `x`."""
+        row = prod(x.shape[1:])
+        shape = (stop - start, *x.shape[1:])
+        return self.view(x, shape, _contiguous_strides(shape), start * row)
+
+    def row(self, x: Tensor, index: int) -> Tensor:
+        """x[index] of a contiguous `x` of two dimensions or more."""
+        return self.view(x, x.shape[1:], _contiguous_strides(x.shape[1:]), index * prod(x.shape[1:]))
+
+    def transpose(self, x: Tensor, *axes: int) -> Tensor:
+        """np.transpose without moving data."""
+        n = len(x.shape)
+        assert sorted(axes) == list(range(n))
+        to = list(range(api.MAX_DIMS))  # ggml names, per source dimension, where it goes, counted from the fastest
+        for target, source in enumerate(axes):
+            to[n - 1 - source] = n - 1 - target
+        node = api.permute(self._nodes.pointer, x.pointer, *to)
+        return self._node(node, tuple(x.shape[axis] for axis in axes), x.type)
+
+    def contiguous(self, x: Tensor) -> Tensor:
+        return self._node(api.cont(self._nodes.pointer, x.pointer), x.shape, x.type)
+
+    def concat(self, parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+        whole = parts[0]
+        for part in parts[1:]:
+            shape = list(whole.shape)
+            shape[axis] += part.shape[axis]
+            dimension = len(shape) - 1 - axis % len(shape)
+            node = api.concat(self._nodes.pointer, whole.pointer, part.pointer, dimension)
+            whole = self._node(node, tuple(shape), whole.type)
+        return whole
+
+    def copy(self, source: Tensor, target: Tensor) -> Tensor:
+        """Write `source` into the memory of `target`; runs where the result is expanded."""
+        assert prod(source.shape) == prod(target.shape), (source, target)
+        return self._node(api.cpy(self._nodes.pointer, source.pointer, target.pointer), target.shape, target.type)
+
+    def set_rows(self, target: Tensor, source: Tensor, indices: Tensor) -> Tensor:
+        """target[indices[i]] = source[i], for int32 indices [n]; the result is `target` after it."""
+        assert source.shape == (*indices.shape, target.shape[-1]), (target, source, indices)
+        node = api.set_rows(self._nodes.pointer, target.pointer, source.pointer, indices.pointer)
+        return self._node(node, target.shape, target.type)
+
+    def reflect_pad(self, x: Tensor, left: int, right: int) -> Tensor:
+        """Mirror the last axis outward, edges not repeated."""
+        assert x.shape[-1] > max(left, right), (x, left, right)
+        node = api.pad_reflect_1d(self._nodes.pointer, x.pointer, left, right)
+        return self._node(node, (*x.shape[:-1], x.shape[-1] + left + right))
+
+    # -- arithmetic ----------------------------------------------------------------------------------------------------
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + y, where y's shape repeats to fill x's."""
+        return self._node(api.add(self._nodes.pointer, x.pointer, y.pointer), x.shape)
+
+    def sub(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._node(api.sub(self._nodes.pointer, x.pointer, y.pointer), x.shape)
+
+    def mul(self, x: Tensor, y: Tensor) -> Tensor:
+        """x * y, where y's shape repeats to fill x's."""
+        return self._node(api.mul(self._nodes.pointer, x.pointer, y.pointer), x.shape)
+
+    def scale(self, x: Tensor, factor: float, bias: float = 0.0) -> Tensor:
+        return self._node(api.scale_bias(self._nodes.pointer, x.pointer, factor, bias), x.shape)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Over the last axis, which stays with length 1."""
+        return self._node(api.sum_rows(self._nodes.pointer, x.pointer), (*x.shape[:-1], 1))
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Over the last axis, which stays with length 1."""
+        return self._node(api.mean(self._nodes.pointer, x.pointer), (*x.shape[:-1], 1))
+
+    def cumsum(self, x: Tensor) -> Tensor:
+        """Along the last axis."""
+        return self._node(api.cumsum(self._nodes.pointer, x.pointer), x.shape)
+
+    def _unary(self, function: Callable[..., int], x: Tensor) -> Tensor:
+        return self._node(function(self._nodes.pointer, x.pointer), x.shape)
+
+    def square(self, x: Tensor) -> Tensor:
+        return self._unary(api.sqr, x)
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        return self._unary(api.sqrt, x)
+
+    def sin(self, x: Tensor) -> Tensor:
+        return self._unary(api.sin, x)
+
+    def log(self, x: Tensor) -> Tensor:
+        return self._unary(api.log, x)
+
+    def step(self, x: Tensor) -> Tensor:
+        """1 where x > 0, else 0."""
+        return self._unary(api.step, x)
+
+    # -- networks ------------------------------------------------------------------------------------------------------
+
+    def relu(self, x: Tensor) -> Tensor:
+        return self._unary(api.relu, x)
+
+    def elu(self, x: Tensor) -> Tensor:
+        return self._unary(api.elu, x)
+
+    def sigmoid(self, x: Tensor) -> Tensor:
+        return self._unary(api.sigmoid, x)
+
+    def tanh(self, x: Tensor) -> Tensor:
+        return self._unary(api.tanh, x)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """The exact one, by erf."""
+        return self._unary(api.gelu_erf, x)
+
+    def clamp(self, x: Tensor, low: float, high: float) -> Tensor:
+        """In place: `x` itself must not be used after."""
+        return self._node(api.clamp(self._nodes.pointer, x.pointer, low, high), x.shape)
+
+    def silu_gate(self, gate: Tensor, up: Tensor) -> Tensor:
+        """silu(gate) * up."""
+        return self._node(api.swiglu_split(self._nodes.pointer, gate.pointer, up.pointer), gate.shape)
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """Along the last axis."""
+        return self._unary(api.soft_max, x)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        normed = self._node(api.rms_norm(self._nodes.pointer, x.pointer, eps), x.shape)
+        return self.mul(normed, weight)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        normed = self._node(api.norm(self._nodes.pointer, x.pointer, eps), x.shape)
+        return self.add(self.mul(normed, weight), bias)
+
+    def linear(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """weight [out, in], x [.., in] -> [.., out]"""
+        assert weight.shape[-1] == x.shape[-1], (weight, x)
+        node = api.mul_mat(self._nodes.pointer, weight.pointer, x.pointer)
+        y = self._node(node, (*x.shape[:-1], weight.shape[-2]))
+        return y if bias is None else self.add(y, bias)
+
+    def lookup(self, table: Tensor, ids: Tensor) -> Tensor:
+        """table [n, width] of any type, ids int32 [k] -> float32 [k, width]"""
+        node = api.get_rows(self._nodes.pointer, table.pointer, ids.pointer)
+        type = GgmlType.I32 if table.type == GgmlType.I32 else GgmlType.F32
+        return self._node(node, (*ids.shape, table.shape[-1]), type)
+
+    def rope(self, x: Tensor, positions: Tensor, theta: float) -> Tensor:
+        """Rotate-half position embedding. x [T, heads, head_dim], positions int32 [T]"""
+        assert len(x.shape) == 3 and positions.shape == x.shape[:1], (x, positions)
+        head_dim = x.shape[-1]
+        node = api.rope_ext(
+            self._nodes.pointer, x.pointer, positions.pointer, None, head_dim, api.ROPE_TYPE_NEOX, 0,
+            theta, 1.0, 0.0, 1.0, 0.0, 0.0,
+        )  # fmt: skip
+        return self._node(node, x.shape)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        """q [H, T, D], k and v [H_kv, S, D], mask float16 [T, S] added to the scores -> [T, H, D]"""
+        heads, n_queries, head_dim = q.shape
+        assert k.shape == v.shape and k.shape[2] == head_dim and heads % k.shape[0] == 0, (q, k, v)
+        assert mask is None or (mask.type == GgmlType.F16 and mask.shape == (n_queries, k.shape[1])), (q, k, mask)
+        node = api.flash_attn_ext(
+            self._nodes.pointer, q.pointer, k.pointer, v.pointer, mask.pointer if mask else None, scale, 0.0, 0.0
+        )
+        return self._node(node, (n_queries, heads, head_dim))
+
+    def argmax(self, x: Tensor) -> Tensor:
+        """x [n, width] -> int32 [n]"""
+        return self._node(api.argmax(self._nodes.pointer, x.pointer), x.shape[:-1], GgmlType.I32)
+
+    def top_k(self, x: Tensor, k: int) -> Tensor:
+        """Indices of the k largest of the last axis, in no order. x [.., width] -> int32 [.., k]"""
+        return self._node(api.top_k(self._nodes.pointer, x.pointer, k), (*x.shape[:-1], k), GgmlType.I32)
+
+    def argsort_descending(self, x: Tensor) -> Tensor:
+        """x [.., width] -> int32 [.., width]"""
+        return self._node(api.argsort(self._nodes.pointer, x.pointer, api.SORT_ORDER_DESC), x.shape, GgmlType.I32)
+
+    def custom(self, function: CustomFunction, x: Tensor, shape: Shape, n_tasks: int) -> Tensor:
+        """A node computed by Python: `function(output, task, n_tasks)` is called from each of ggml's threads. `x` is
+        what must be ready before; the function reads it through `array`."""
+
+        def call(target: int, task: int, tasks: int, _user_data: int) -> None:
+            function(self.array(Tensor(target, shape)), task, tasks)
+
+        callback = api.CustomOp(call)
+        self._callbacks.append(callback)
+        arguments, address = (ctypes.c_void_p * 1)(x.pointer), ctypes.cast(callback, ctypes.c_void_p)
+        node = api.custom_4d(self._nodes.pointer, GgmlType.F32, *_ne(shape), arguments, 1, address, n_tasks, None)
+        return self._node(node, shape)
+
+
+def _aligned(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    offset = -blocks.ctypes.data % _ALIGNMENT
+    if not offset:
+        return blocks
+    room = np.empty(blocks.nbytes + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    copy = room[start : start + blocks.nbytes]
+    copy[:] = blocks
+    return copy
+
+
+def _ne(shape: Shape) -> tuple[int, int, int, int]:
+    """The four sizes ggml wants, fastest first."""
+    padded = (*reversed(shape), 1, 1, 1, 1)[: api.MAX_DIMS]
+    return padded[0], padded[1], padded[2], padded[3]
+
+
+def _contiguous_strides(shape: Shape) -> Shape:
+    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))

@@ -1,0 +1,287 @@
+"""The two files of a model, found, opened, and held against the schema.
+
+What llama.cpp or ggml would abort on (a missing tensor, a wrong shape, halves of different models) ends here as a
+ModelFileError; only files that passed are handed to native code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import schema
+from .errors import ModelFileError
+from .ggml.types import GgmlType
+from .gguf_file import GgufFile
+from .schema import (
+    CodecDecoderConfig,
+    CodecEncoderConfig,
+    CodePredictorConfig,
+    GenerationDefaults,
+    Key,
+    Shape,
+    SpeakerEncoderConfig,
+    TalkerConfig,
+)
+
+__all__ = ["MmprojFile", "ModelFiles", "TalkerFile", "find_mmproj", "find_pair"]
+
+_MMPROJ_PREFIX = "mmproj-"
+
+
+class ModelFiles:
+    """A pair that fits together.
+
+    path: the talker's .gguf, or a folder that holds one pair. mmproj: the other half, when it is not beside the
+    talker under its usual name. Raises ModelFileError.
+    """
+
+    def __init__(self, path: Path, mmproj: Path | None = None) -> None:
+        talker_path, mmproj_path = find_pair(path, mmproj)
+        self.talker = TalkerFile(talker_path)
+        self.mmproj = MmprojFile(mmproj_path)
+        self._check_halves_match()
+
+    def _check_halves_match(self) -> None:
+        talker, mmproj = self.talker, self.mmproj
+        theirs = f"{mmproj.file.path.name} belongs to another model than {talker.file.path.name}"
+        if mmproj.predictor.talker_hidden != talker.config.hidden:
+            raise ModelFileError(
+                f"{theirs}: it expects a talker of width {mmproj.predictor.talker_hidden}, not {talker.config.hidden}"
+            )
+        ours, other = (file.strings(Key.SOURCE_SHA256) for file in (talker.file, mmproj.file))
+        if ours and other and ours != other:
+            raise ModelFileError(f"{theirs}: they were converted from different checkpoints")
+
+
+def find_pair(path: Path, mmproj: Path | None = None) -> tuple[Path, Path]:
+    """The paths of talker and mmproj file. Raises ModelFileError that says what was looked for."""
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such file or folder")
+    if path.is_dir():
+        talkers = [file for file in sorted(path.glob("*.gguf")) if not file.name.startswith(_MMPROJ_PREFIX)]
+        if not talkers:
+            raise ModelFileError(f"{path}: no talker .gguf in this folder")
+        if len(talkers) > 1:
+            names = ", ".join(file.name for file in talkers)
+            raise ModelFileError(f"{path}: several models here, name one of them: {names}")
+        path = talkers[0]
+    elif path.name.startswith(_MMPROJ_PREFIX):
+        raise ModelFileError(f"{path}: this is the mmproj half; give the talker's .gguf or the folder")
+    if mmproj is not None:
+        if not mmproj.is_file():
+            raise ModelFileError(f"{mmproj}: no such file")
+        return path, mmproj
+    beside = path.with_name(_MMPROJ_PREFIX + path.name)
+    if beside.is_file():
+        return path, beside
+    others = sorted(path.parent.glob(f"{_MMPROJ_PREFIX}*.gguf"))
+    if len(others) == 1:
+        return path, others[0]
+    raise ModelFileError(f"{path}: its other half {beside.name} is not beside it; name it with --mmproj")
+
+
+def find_mmproj(path: Path) -> Path:
+    """The mmproj file, given itself, its talker, or the folder of one pair. Raises ModelFileError."""
+    if path.is_file() and path.name.startswith(_MMPROJ_PREFIX):
+        return path
+    return find_pair(path)[1]
+
+
+class TalkerFile:
+    """The talker's GGUF: transformer, token table, vocabulary, and what the model knows to say and be."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = file = GgufFile(path)
+        architecture = file.text("general.architecture")
+        if architecture != schema.TALKER_ARCHITECTURE:
+            raise ModelFileError(
+                f"{path}: a model of architecture {architecture!r}, not {schema.TALKER_ARCHITECTURE!r}"
+            )
+        self.config = TalkerConfig(
+            **_read_keys(file, schema.TALKER_ARCHITECTURE, TalkerConfig.KEYS),
+            vocabulary=file.array_lengths().get("tokenizer.ggml.tokens", 0),
+        )
+        _check_heads(path, self.config)
+        if self.config.vocabulary <= schema.CODEC_VOCABULARY:
+            raise ModelFileError(f"{path}: its vocabulary of {self.config.vocabulary} tokens leaves no room for text")
+        _check_tensors(file, schema.talker_tensors(self.config))
+        self.model_type = file.text(Key.MODEL_TYPE, "base")
+        self.model_size = file.text(Key.MODEL_SIZE, "")
+        self.generation = GenerationDefaults.from_mapping(_generation_values(file))
+
+    @property
+    def name(self) -> str:
+        return self.file.text("general.name", self.file.path.stem)
+
+
+class MmprojFile:
+    """The mmproj GGUF: code predictor, codec decoder, and the encoders it has."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = file = GgufFile(path)
+        generator = file.text("clip.gen.audio.projector_type", "")
+        if file.text("general.architecture") != schema.MMPROJ_ARCHITECTURE or generator != schema.GENERATOR_PROJECTOR:
+            raise ModelFileError(f"{path}: not the mmproj half of a Qwen3-TTS model")
+        self.predictor = _predictor_config(file)
+        self.decoder = _decoder_config(file)
+        self.encoder = _encoder_config(file) if "a.codec_enc.conv_in.weight" in file.tensors else None
+        self.speaker_encoder = _speaker_config(file) if "mm.a.fc.weight" in file.tensors else None
+        _check_heads(path, self.predictor)
+        _check_tensors(file, schema.code_predictor_tensors(self.predictor))
+        _check_tensors(file, schema.codec_decoder_tensors(self.decoder))
+        if self.encoder:
+            _check_tensors(file, schema.codec_encoder_tensors(self.encoder))
+        if self.speaker_encoder:
+            _check_tensors(file, schema.speaker_encoder_tensors(self.speaker_encoder))
+            if self.speaker_encoder.output != self.predictor.talker_hidden:
+                raise ModelFileError(f"{path}: its speaker encoder is of another model size than its code predictor")
+
+
+# -- configurations ----------------------------------------------------------------------------------------------------
+
+
+def _read_keys(file: GgufFile, prefix: str, keys: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field, key in keys.items():
+        whole = field not in ("rope_theta", "rms_eps")
+        value = file.integer(f"{prefix}.{key}") if whole else file.number(f"{prefix}.{key}")
+        if not 0 < value < 1 << 24:
+            raise ModelFileError(f"{file.path}: the key {prefix}.{key} has the impossible value {value}")
+        values[field] = value
+    return values
+
+
+def _predictor_config(file: GgufFile) -> CodePredictorConfig:
+    keys = _read_keys(file, "clip.gen.audio", CodePredictorConfig.KEYS)
+    return CodePredictorConfig(
+        **keys,
+        head_dim=_shape(file, "a.gen.code.blk.0.attn_q_norm.weight", 1)[0],
+        codebook_size=_shape(file, "a.gen.code.head.weight", 3)[1],
+        projected="a.gen.code.proj_in.weight" in file.tensors,
+        rope_theta=file.number(Key.PREDICTOR_ROPE_THETA, CodePredictorConfig.rope_theta),
+    )
+
+
+def _decoder_config(file: GgufFile) -> CodecDecoderConfig:
+    at = "a.gen.wav"
+    codebook_size, codebook_dim = _shape(file, f"{at}.quant.first.codebook.weight", 2)
+    dac_dim, latent, _ = _shape(file, f"{at}.dac.entry.weight", 3)
+    attention_dim, hidden = _shape(file, f"{at}.tfm.blk.0.attn_q.weight", 2)
+    n_heads = file.integer(Key.DECODER_HEADS, CodecDecoderConfig.n_heads)
+    window = file.integer(Key.DECODER_WINDOW, CodecDecoderConfig.window)
+    if n_heads < 1 or attention_dim % n_heads or attention_dim // n_heads % 2 or not 0 < window <= 1 << 16:
+        raise ModelFileError(f"{file.path}: the codec decoder cannot have {n_heads} heads over a window of {window}")
+    return CodecDecoderConfig(
+        codebook_size=codebook_size,
+        codebook_dim=codebook_dim,
+        rvq_dim=_shape(file, f"{at}.quant.first.out_proj.weight", 2)[0],
+        latent=latent,
+        n_layers=_count(file, f"{at}.tfm.blk.{{}}.ln1.weight"),
+        hidden=hidden,
+        ffn=_shape(file, f"{at}.tfm.blk.0.ffn_up.weight", 2)[0],
+        attention_dim=attention_dim,
+        upsample_strides=_kernels(file, f"{at}.up.blk.{{}}.conv.weight"),
+        dac_dim=dac_dim,
+        dac_strides=tuple(kernel // 2 for kernel in _kernels(file, f"{at}.dac.blk.{{}}.conv.weight")),
+        n_heads=n_heads,
+        window=window,
+        rope_theta=file.number(Key.DECODER_ROPE_THETA, CodecDecoderConfig.rope_theta),
+        rms_eps=file.number(Key.DECODER_EPS, CodecDecoderConfig.rms_eps),
+    )
+
+
+def _encoder_config(file: GgufFile) -> CodecEncoderConfig:
+    at = "a.codec_enc"
+    codebook_size, codebook_dim = _shape(file, f"{at}.quant.first.codebook.weight", 2)
+    hidden = _shape(file, f"{at}.conv_out.weight", 3)[0]
+    n_heads = file.integer(Key.ENCODER_HEADS)
+    if n_heads < 1 or hidden % n_heads or hidden // n_heads % 2:
+        raise ModelFileError(f"{file.path}: the codec encoder cannot have {n_heads} heads")
+    return CodecEncoderConfig(
+        n_filters=_shape(file, f"{at}.conv_in.weight", 3)[0],
+        strides=tuple(kernel // 2 for kernel in _kernels(file, f"{at}.blk.{{}}.down.weight")),
+        hidden=hidden,
+        ffn=_shape(file, f"{at}.tfm.blk.0.ffn_up.weight", 2)[0],
+        n_layers=_count(file, f"{at}.tfm.blk.{{}}.ln1.weight"),
+        codebook_size=codebook_size,
+        codebook_dim=codebook_dim,
+        n_heads=n_heads,
+        rope_theta=file.number(Key.ENCODER_ROPE_THETA),
+        norm_eps=file.number(Key.ENCODER_EPS),
+    )
+
+
+def _speaker_config(file: GgufFile) -> SpeakerEncoderConfig:
+    stem, n_mels, stem_kernel = _shape(file, "a.conv1d.0.weight", 3)
+    n_blocks = _count(file, "a.blk.{}.conv_pw1.weight", first=1)
+    blocks = [_shape(file, f"a.blk.{i + 1}.conv_pw1.weight", 3)[0] for i in range(n_blocks)]
+    kernels = [_shape(file, f"a.blk.{i + 1}.res2.0.weight", 3)[2] for i in range(n_blocks)]
+    last, _, last_kernel = _shape(file, "a.conv_out.weight", 3)
+    config = SpeakerEncoderConfig(
+        n_mels=n_mels,
+        channels=(stem, *blocks, last),
+        kernels=(stem_kernel, *kernels, last_kernel),
+        res2net_scale=1 + _count(file, "a.blk.1.res2.{}.weight"),
+        se_channels=_shape(file, "a.blk.1.se_conv1.weight", 3)[0],
+        attention_channels=_shape(file, "a.asp_tdnn.weight", 3)[0],
+        output=_shape(file, "mm.a.fc.weight", 3)[0],
+        dilations=tuple(file.integers(Key.SPEAKER_DILATIONS)) or SpeakerEncoderConfig.dilations,
+    )
+    if len(config.dilations) != len(config.channels) or sum(blocks) != last or max(config.dilations) > 64:
+        raise ModelFileError(f"{file.path}: the speaker encoder's layers do not fit together")
+    return config
+
+
+def _generation_values(file: GgufFile) -> dict[str, Any]:
+    """Our keys where they are, llama.cpp's `general.sampling.*` below them."""
+    values: dict[str, Any] = {}
+    # float32 in the file: 0.9 comes back as 0.899999976
+    theirs = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "repetition_penalty": "penalty_repeat"}
+    for field, key in theirs.items():
+        if (full := f"general.sampling.{key}") in file:
+            values[field] = round(file.number(full), 6)
+    for key, value in file.scalars():
+        if key.startswith(Key.GENERATION):
+            values[key.removeprefix(Key.GENERATION)] = round(value, 6) if isinstance(value, float) else value
+    return values
+
+
+# -- checks ------------------------------------------------------------------------------------------------------------
+
+
+def _check_tensors(file: GgufFile, expected: Mapping[str, Shape]) -> None:
+    for name, shape in expected.items():
+        info = file.info(name)
+        if info.shape != shape:
+            raise ModelFileError(f"{file.path}: {name} has the shape {list(info.shape)}, expected {list(shape)}")
+        if len(shape) == 1 and info.type != GgmlType.F32:
+            raise ModelFileError(f"{file.path}: {name} is stored as {info.type.name}; vectors must be F32")
+
+
+def _check_heads(path: Path, config: TalkerConfig | CodePredictorConfig) -> None:
+    if config.n_heads % config.n_kv_heads or config.head_dim % 2 or config.n_layers > 1024:
+        raise ModelFileError(
+            f"{path}: impossible attention: {config.n_layers} layers, {config.n_heads} heads, "
+            f"{config.n_kv_heads} key heads of {config.head_dim}"
+        )
+
+
+def _shape(file: GgufFile, name: str, n_dims: int) -> Shape:
+    shape = file.info(name).shape
+    if len(shape) != n_dims:
+        raise ModelFileError(f"{file.path}: {name} has the shape {list(shape)}, expected {n_dims} dimensions")
+    return shape
+
+
+def _count(file: GgufFile, template: str, first: int = 0) -> int:
+    n = 0
+    while template.format(first + n) in file.tensors:
+        n += 1
+    return n
+
+
+def _kernels(file: GgufFile, template: str) -> tuple[int, ...]:
+    """The last dimension of each numbered convolution."""
+    return tuple(_shape(file, template.format(i), 3)[2] for i in range(_count(file, template)))

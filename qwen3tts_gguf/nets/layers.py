@@ -1,0 +1,97 @@
+"""What several nets are made of. Activations are time-major: [T, C], one row a time step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ggml.graph import Graph, Tensor, Weights
+from ..ggml.rows import dequantize_rows
+from ..ggml.types import GgmlType
+from ..gguf_file import GgufFile
+
+__all__ = ["WeightLoader", "causal_windows", "conv_matrix", "table_rows", "transposed_conv_matrix"]
+
+
+class WeightLoader:
+    """Reads a file's tensors into `Weights`, under one prefix."""
+
+    def __init__(self, file: GgufFile, weights: Weights, prefix: str = "") -> None:
+        self._file, self._weights, self._prefix = file, weights, prefix
+
+    def at(self, prefix: str) -> WeightLoader:
+        """The same, one level further down."""
+        return WeightLoader(self._file, self._weights, f"{self._prefix}{prefix}.")
+
+    def has(self, name: str) -> bool:
+        return self._prefix + name in self._file.tensors
+
+    def values(self, name: str) -> NDArray[Any]:
+        """The tensor as a NumPy array: float32 or float16 as the file has it, anything else as float32."""
+        info = self._file.info(self._prefix + name)
+        if info.type in (GgmlType.F32, GgmlType.F16):
+            return self._file.array(info.name)
+        blocks = self._file.blocks(info.name).reshape(-1, info.type.row_bytes(info.shape[-1]))
+        return dequantize_rows(blocks, info.type).reshape(info.shape)
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor as the file has it, mapped: norms, biases, tables."""
+        info = self._file.info(self._prefix + name)
+        return self._weights.mapped(self._file.blocks(info.name), info.shape, info.type)
+
+    def matrix(self, name: str) -> Tensor:
+        """A matrix [out, in] to multiply with; repacked where that is faster."""
+        info = self._file.info(self._prefix + name)
+        return self._weights.matrix(self._file.blocks(info.name), info.shape, info.type)
+
+    def matrices(self, name: str) -> list[Tensor]:
+        """A stack [n, out, in] as n matrices."""
+        info = self._file.info(self._prefix + name)
+        n, shape = info.shape[0], info.shape[1:]
+        return [self._weights.matrix(blocks, shape, info.type) for blocks in np.split(self._file.blocks(info.name), n)]
+
+    def tensors(self, name: str) -> list[Tensor]:
+        """A stack [n, ...] as n tensors, mapped."""
+        info = self._file.info(self._prefix + name)
+        parts = np.split(self._file.blocks(info.name), info.shape[0])
+        return [self._weights.mapped(blocks, info.shape[1:], info.type) for blocks in parts]
+
+    def array(self, values: NDArray[Any]) -> Tensor:
+        """A tensor computed from others."""
+        return self._weights.array(values)
+
+
+def table_rows(file: GgufFile, name: str, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Rows [k] of a table [.., width], leading dimensions counted through -> [k, width]; the rest stays on the disk."""
+    info = file.info(name)
+    blocks = file.blocks(name).reshape(-1, info.type.row_bytes(info.shape[-1]))
+    return dequantize_rows(blocks[rows], info.type)
+
+
+def conv_matrix(kernel: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """A convolution's kernel [out, in, k] as the matrix [out, k * in] that multiplies `causal_windows`."""
+    out, width, k = kernel.shape
+    return np.ascontiguousarray(kernel.transpose(0, 2, 1), dtype).reshape(out, k * width)
+
+
+def transposed_conv_matrix(kernel: NDArray[Any], stride: int, dtype: Any) -> NDArray[Any]:
+    """A causal transposed convolution's kernel [in, out, k] as a matrix that multiplies the last k / stride rows.
+
+    With k = n * stride, step t of the input reaches outputs t * stride .. t * stride + k - 1, of which the right end is
+    trimmed. So output t * stride + j is the sum over i < n of kernel[:, :, i * stride + j] on input row t - i: one
+    matrix [stride * out, n * in], whose product is the upsampled signal itself, row after row.
+    """
+    width, out, k = kernel.shape
+    taps = kernel.reshape(width, out, k // stride, stride)[:, :, ::-1]  # oldest row first, as in a window
+    return np.ascontiguousarray(taps.transpose(3, 1, 2, 0), dtype).reshape(stride * out, (k // stride) * width)
+
+
+def causal_windows(g: Graph, padded: Tensor, k: int) -> Tensor:
+    """padded [k - 1 + T, C] -> [T, k * C], row t being rows t .. t + k - 1 laid end to end.
+
+    The rows overlap in memory: nothing is copied.
+    """
+    n, width = padded.shape
+    return g.view(padded, (n - k + 1, k * width), (width, 1))

@@ -1,0 +1,193 @@
+"""The talker: the transformer that says code 0 of each frame, run by llama.cpp.
+
+    input embeddings [T, hidden] -> 28 layers -> norm -> hidden [hidden] of the last position -> logits [3072]
+
+Mirrors Qwen3TTSTalkerForConditionalGeneration (qwen-tts 0.1.1, core/models/modeling_qwen3_tts.py). Its rotary embedding
+has three position rows that are always equal; llama.cpp wants them, and a fourth of zeros, beside each batch.
+
+llama.cpp's vocabulary for this model is text and codec tokens in one table, whose text part comes back as -inf logits;
+here tokens of the codec count from 0, and `embed_text` / `embed_codec` look rows up in the mapped file, because the
+whole table as float32 would take 0.6 to 1.2 GB.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError
+from ..ggml import library as _library  # noqa: F401  (routes llama.cpp's log before anything is loaded)
+from ..ggml.types import GgmlType
+from ..model_files import TalkerFile
+from ..schema import CODEC_VOCABULARY
+from .layers import table_rows
+
+__all__ = ["Talker", "TalkerOutput", "TalkerSequence"]
+
+_N_POSITION_ROWS = 4
+_CONTEXT_STEP = 256
+_BATCH = 512
+_TABLE = "token_embd.weight"
+
+
+class TalkerOutput:
+    """What one forward pass says about the position after it."""
+
+    __slots__ = ("hidden", "logits")
+
+    def __init__(self, hidden: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
+        self.hidden = hidden  # [hidden], after the final norm
+        self.logits = logits  # [3072]
+
+
+class Talker:
+    """Holds the weights and idle contexts; an utterance is a `TalkerSequence`."""
+
+    def __init__(self, model: TalkerFile, n_threads: int) -> None:
+        self.config = model.config
+        self._file = model.file
+        self._n_threads = n_threads
+        self._idle: list[_Context] = []
+        # Rounding keys and values to F16 is lost beside quantized weights; F32 weights are for exact comparison.
+        self._kv_type = GgmlType.F32 if model.file.info("blk.0.attn_k.weight").type == GgmlType.F32 else GgmlType.F16
+        llama_cpp.llama_backend_init()
+        params = llama_cpp.llama_model_default_params()
+        self._model = llama_cpp.llama_model_load_from_file(str(model.file.path).encode(), params)
+        if not self._model:
+            raise BackendError(f"llama.cpp cannot load {model.file.path} (--debug shows its log)")
+
+    def embed_text(self, ids: NDArray[np.integer] | list[int]) -> NDArray[np.float32]:
+        """Text token ids [T] -> [T, hidden], text projection included."""
+        return table_rows(self._file, _TABLE, np.asarray(ids, np.intp))
+
+    def embed_codec(self, tokens: NDArray[np.integer] | list[int]) -> NDArray[np.float32]:
+        """Codec tokens [T], 0..3071 -> [T, hidden]"""
+        return table_rows(self._file, _TABLE, np.asarray(tokens, np.intp) + self.config.text_vocabulary)
+
+    def new_sequence(self, n_positions: int) -> TalkerSequence:
+        """An empty sequence with room for `n_positions`; give it back with `close`. Raises BackendError."""
+        n_positions = min(-(-n_positions // _CONTEXT_STEP) * _CONTEXT_STEP, self.config.context_length)
+        for context in self._idle:
+            if context.n_positions >= n_positions:
+                self._idle.remove(context)
+                return TalkerSequence(self, context)
+        self._idle.clear()  # too small to be of use again
+        return TalkerSequence(self, self._new_context(n_positions))
+
+    def _new_context(self, n_positions: int) -> _Context:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = n_positions
+        params.n_batch = params.n_ubatch = min(_BATCH, n_positions)
+        params.n_seq_max = 1
+        params.n_outputs_max = 1
+        params.n_threads = params.n_threads_batch = self._n_threads
+        params.embeddings = True
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.type_k = params.type_v = int(self._kv_type)
+        params.no_perf = True
+        pointer = llama_cpp.llama_init_from_model(self._model, params)
+        if not pointer:
+            raise BackendError(f"llama.cpp cannot make a context of {n_positions} positions: not enough memory?")
+        return _Context(pointer, n_positions, self.config.hidden)
+
+    def _take_back(self, context: _Context) -> None:
+        self._idle.append(context)
+
+    def close(self) -> None:
+        """Free contexts and weights; sequences still open must be closed before."""
+        self._idle.clear()
+        if getattr(self, "_model", None):
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_idle"):
+            self.close()
+
+
+class TalkerSequence:
+    """One utterance's keys and values."""
+
+    def __init__(self, talker: Talker, context: _Context) -> None:
+        self._talker = talker
+        self._context: _Context | None = context
+        self.n_positions = 0
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context.pointer), False)
+
+    def forward(self, embeddings: NDArray[np.float32]) -> TalkerOutput:
+        """embeddings [T, hidden], the next T positions -> the output at the last of them. Raises BackendError."""
+        assert self._context is not None, "the sequence is closed"
+        # llama.cpp makes outputs for a whole batch or for none where hidden states are asked for, and an output is a
+        # row of 155,008 logits: so all but the last position go first, silently.
+        last = len(embeddings) - 1
+        for start in range(0, last, _BATCH):
+            self._decode(embeddings[start : min(start + _BATCH, last)], with_output=False)
+        self._decode(embeddings[last:], with_output=True)
+        return self._context.output()
+
+    def _decode(self, embeddings: NDArray[np.float32], *, with_output: bool) -> None:
+        assert self._context is not None
+        self._context.decode(embeddings, self.n_positions, with_output=with_output)
+        self.n_positions += len(embeddings)
+
+    def close(self) -> None:
+        """Hand the memory back for the next utterance."""
+        if self._context is not None:
+            self._talker._take_back(self._context)
+            self._context = None
+
+
+class _Context:
+    """A llama_context and the batch arrays that feed it, made once."""
+
+    def __init__(self, pointer: Any, n_positions: int, hidden: int) -> None:
+        self.pointer = pointer
+        self.n_positions = n_positions
+        self._hidden = hidden
+        n = min(_BATCH, n_positions)
+        self._positions = np.zeros(_N_POSITION_ROWS * n, np.int32)
+        self._n_seq_ids = np.ones(n, np.int32)
+        self._seq_id = ctypes.c_int32(0)
+        self._seq_ids = (ctypes.POINTER(ctypes.c_int32) * n)(*[ctypes.pointer(self._seq_id)] * n)
+        self._wanted = np.zeros(n, np.int8)
+
+    def decode(self, embeddings: NDArray[np.float32], start: int, *, with_output: bool) -> None:
+        n = len(embeddings)
+        if start + n > self.n_positions:
+            raise BackendError(f"the sequence is longer than its {self.n_positions} positions")
+        embeddings = np.ascontiguousarray(embeddings, np.float32)
+        positions = self._positions[: _N_POSITION_ROWS * n].reshape(_N_POSITION_ROWS, n)
+        positions[:3] = np.arange(start, start + n)
+        positions[3] = 0
+        llama_cpp.llama_set_embeddings(self.pointer, with_output)
+        self._wanted[:n] = with_output
+        batch = llama_cpp.llama_batch(
+            n_tokens=n,
+            token=None,
+            embd=embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            pos=self._positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            n_seq_id=self._n_seq_ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=self._seq_ids,
+            logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+        status = llama_cpp.llama_decode(self.pointer, batch)
+        if status != 0:
+            raise BackendError(f"llama.cpp failed to decode {n} positions at {start} (status {status})")
+
+    def output(self) -> TalkerOutput:
+        hidden = llama_cpp.llama_get_embeddings_ith(self.pointer, -1)
+        logits = llama_cpp.llama_get_logits_ith(self.pointer, -1)
+        n_vocabulary = llama_cpp.llama_vocab_n_tokens(
+            llama_cpp.llama_model_get_vocab(llama_cpp.llama_get_model(self.pointer))
+        )
+        all_logits = np.ctypeslib.as_array(logits, (n_vocabulary,))
+        return TalkerOutput(
+            np.ctypeslib.as_array(hidden, (self._hidden,)).copy(), all_logits[n_vocabulary - CODEC_VOCABULARY :].copy()
+        )
+
+    def __del__(self) -> None:
+        llama_cpp.llama_free(self.pointer)

@@ -1,0 +1,70 @@
+"""How the next code is chosen: the official sampler, in the official order.
+
+repetition penalty -> minimum length -> suppressed tokens -> temperature -> top-k -> top-p -> draw
+
+(transformers' `GenerationMixin._get_logits_processor`, called by `generate` in modeling_qwen3_tts.py). The penalty
+counts what the talker has generated, not the prompt; it holds in greedy decoding too. The code predictor samples in its
+graph (nets/code_predictor.py), with the same three settings of its own and no penalty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Sampling", "TalkerSampler"]
+
+MIN_NEW_TOKENS = 2
+"""End of speech cannot be the first or second token (official `generate`)."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of one of the two samplers. `draws=False` is greedy: the rest but the penalty is then without effect."""
+
+    draws: bool = True
+    temperature: float = 0.9
+    top_k: int = 50
+    """0 keeps all."""
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+
+
+class TalkerSampler:
+    """Chooses code 0 of each frame, or end of speech, for one utterance."""
+
+    def __init__(
+        self, sampling: Sampling, rng: np.random.Generator, *, end_of_speech: int, suppressed: Collection[int]
+    ) -> None:
+        self._sampling, self._rng, self._end = sampling, rng, end_of_speech
+        self._suppressed = np.array(sorted(suppressed), np.intp)
+        self._generated: list[int] = []
+
+    def choose(self, logits: NDArray[np.float32]) -> int:
+        """logits [codec vocabulary] -> token"""
+        scores = logits.astype(np.float32, copy=True)
+        seen = np.unique(np.array(self._generated, np.intp))
+        penalty = self._sampling.repetition_penalty
+        scores[seen] = np.where(scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty)
+        if len(self._generated) < MIN_NEW_TOKENS:
+            scores[self._end] = -np.inf
+        scores[self._suppressed] = -np.inf
+        token = draw(scores, self._sampling, self._rng) if self._sampling.draws else int(np.argmax(scores))
+        self._generated.append(token)
+        return token
+
+
+def draw(scores: NDArray[np.float32], sampling: Sampling, rng: np.random.Generator) -> int:
+    """One token from softmax(scores / temperature), cut to the top_k likeliest, then to the top_p nucleus of those."""
+    k = min(sampling.top_k or scores.size, scores.size)
+    kept = np.argpartition(-scores, k - 1)[:k]
+    kept = kept[np.lexsort((kept, -scores[kept]))]  # likeliest first, ties by token: the same on every machine
+    scaled = scores[kept].astype(np.float64) / sampling.temperature
+    p = np.exp(scaled - scaled[0])
+    p /= p.sum()
+    p = p[np.cumsum(p) - p < sampling.top_p]
+    threshold = rng.random() * p.sum()
+    return int(kept[min(np.searchsorted(np.cumsum(p), threshold, side="right"), p.size - 1)])

@@ -1,0 +1,52 @@
+"""Text to token ids, with the vocabulary the talker's file carries.
+
+NFC, the Qwen2 split pattern, byte-level BPE: the `tokenizers` library does it. Its table of special tokens stays empty,
+so nothing a user types is ever parsed as one; `prompt.py` places the template's own by id.
+"""
+
+from __future__ import annotations
+
+import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers
+
+from .errors import ModelFileError, TextError
+from .gguf_file import GgufFile
+
+__all__ = ["Tokenizer"]
+
+# Qwen/Qwen2 tokenization_qwen2.py, PRETOKENIZE_REGEX
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_NORMAL_TOKEN = 1  # llama_token_type
+
+
+class Tokenizer:
+    """Raises ModelFileError when the file's vocabulary and merges do not fit."""
+
+    def __init__(self, file: GgufFile, tokens: list[str]) -> None:
+        types = file.integers("tokenizer.ggml.token_type")
+        merges = file.strings("tokenizer.ggml.merges")
+        if not merges or len(types) != len(tokens):
+            raise ModelFileError(f"{file.path}: its tokenizer is incomplete")
+        vocabulary = {token: i for i, token in enumerate(tokens) if types[i] == _NORMAL_TOKEN}
+        pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+        try:
+            bpe = models.BPE(vocab=vocabulary, merges=pairs)
+        except Exception as error:  # the library raises bare Exception
+            raise ModelFileError(f"{file.path}: its tokenizer cannot be built ({error})") from None
+        self._tokenizer = tokenizers.Tokenizer(bpe)
+        self._tokenizer.normalizer = normalizers.NFC()
+        self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated", invert=False),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text alone. Raises TextError for text that is not valid Unicode."""
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except UnicodeEncodeError:
+            raise TextError("the text holds unpaired surrogates: it is not valid Unicode") from None

@@ -1,0 +1,247 @@
+"""Text in, audio out: the page to read first.
+
+    text ──tokenizer──> ids ──prompt──> embeddings ──talker──> hidden, logits ──sampler──> code 0
+                                            ^                                                 │
+                        text row + sum of the frame's 16 code embeddings <──code predictor────┤ codes 1..15
+                                                                                              v
+                                                                        codec decoder ──> 1920 samples
+
+One turn of that loop is a frame, 80 ms of speech.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import OptionError, TextError
+from .ggml.graph import Backend
+from .model_files import ModelFiles
+from .nets.code_predictor import CodePredictor
+from .nets.codec_decoder import CodecDecoder
+from .nets.talker import Talker
+from .prompt import Layout, Prompt, PromptBuilder
+from .sampling import Sampling, TalkerSampler
+from .schema import N_CODEBOOKS, SAMPLE_RATE_HZ, GenerationDefaults
+from .tokenizer import Tokenizer
+from .vocabulary import AUTO, Vocabulary
+from .voice import Voice, VoiceEncoder
+
+Number = TypeVar("Number", int, float)
+
+__all__ = ["TTS", "SpeechOptions", "Utterance"]
+
+_FRAMES_PER_TEXT_TOKEN = 10
+"""Speech takes about 3 frames a text token; far more means it will not end (MODEL.md, runaway)."""
+_MIN_FRAME_BUDGET = 75
+
+
+@dataclass(frozen=True)
+class SpeechOptions:
+    """How to speak. None stands for the model's own default (`TTS.defaults`)."""
+
+    language: str = AUTO
+    """A name or ISO code the model knows, or "auto"."""
+    seed: int | None = None
+    """Of all random choices; None draws one, which `Utterance.seed` tells."""
+    greedy: bool = False
+    """Take the likeliest code each time, in talker and predictor."""
+    max_frames: int | None = None
+    """80 ms each; None: a budget from the length of the text."""
+    layout: Layout = "whole"
+    """"whole" gives the talker all text first, "stepwise" a token a frame."""
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    sub_temperature: float | None = None
+    """The code predictor's, as the three below."""
+    sub_top_k: int | None = None
+    sub_top_p: float | None = None
+    sub_repetition_penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "sub_temperature", "repetition_penalty", "sub_repetition_penalty"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                hint = "; for the likeliest code each time use greedy" if "temperature" in name else ""
+                raise OptionError(f"{name} must be above 0, not {value}{hint}")
+        for name in ("top_p", "sub_top_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise OptionError(f"{name} must be above 0 and at most 1, not {value}")
+        for name in ("top_k", "sub_top_k", "seed"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise OptionError(f"{name} must not be negative, not {value}")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise OptionError(f"max_frames must be at least 1, not {self.max_frames}")
+
+
+class TTS:
+    """A model, loaded. Usable from several threads: their frames take turns.
+
+    path: the talker's .gguf or a folder with one pair. Raises ModelFileError, BackendError.
+    """
+
+    def __init__(self, path: str | Path, *, mmproj: str | Path | None = None, n_threads: int | None = None) -> None:
+        files = ModelFiles(Path(path), Path(mmproj) if mmproj else None)
+        n_threads = n_threads or default_threads()
+        backend = Backend(n_threads)
+        self.name = files.talker.name
+        self.defaults: GenerationDefaults = files.talker.generation
+        self.voice_encoder = VoiceEncoder(files.mmproj, backend)
+        tokens = files.talker.file.strings("tokenizer.ggml.tokens")
+        self.vocabulary = Vocabulary(files.talker.file, tokens)
+        self._talker = Talker(files.talker, n_threads)
+        self._predictor = CodePredictor(files.mmproj, backend)
+        self._decoder = CodecDecoder(files.mmproj, backend)
+        self._prompts = PromptBuilder(self._talker, Tokenizer(files.talker.file, tokens), self.vocabulary)
+        self._turn = threading.Lock()
+
+    sample_rate_hz = SAMPLE_RATE_HZ
+
+    def stream(
+        self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()
+    ) -> Iterator[NDArray[np.float32]]:
+        """Samples at 24 kHz in [-1, 1] as they are made, 1920 a frame. Raises TextError, OptionError."""
+        with self.utter(text, voice, options) as utterance:
+            yield from utterance
+
+    def speak(
+        self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()
+    ) -> NDArray[np.float32]:
+        """The whole speech: samples [n] at 24 kHz in [-1, 1]. Raises TextError, OptionError."""
+        frames = list(self.stream(text, voice, options))
+        return np.concatenate(frames) if frames else np.zeros(0, np.float32)
+
+    def utter(self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()) -> Utterance:
+        """An utterance to iterate over, for who wants codes, seed or the way it ended besides the samples."""
+        text = text.strip()
+        if not text:
+            raise TextError("there is no text to speak")
+        language = self.vocabulary.language_id(options.language)
+        speaker = self._speaker_row(voice)
+        prompt = self._prompts.build(text, language=language, speaker=speaker, layout=options.layout)
+        budget = max(_MIN_FRAME_BUDGET, _FRAMES_PER_TEXT_TOKEN * prompt.n_text_tokens)
+        max_frames = options.max_frames or min(budget, self.defaults.max_new_tokens)
+        return Utterance(self, prompt, replace(options, max_frames=max_frames))
+
+    def decode(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
+        """codes [frames, 16] -> samples [frames * 1920]. Raises CodesError."""
+        with self._turn:
+            return self._decoder.decode(codes, self._decoder.new_state())
+
+    def _speaker_row(self, voice: Voice | None) -> NDArray[np.float32] | None:
+        if voice is None:
+            return None
+        if voice.speaker.shape != (self._talker.config.hidden,):
+            raise OptionError(
+                f"this voice has a speaker vector of {voice.speaker.size} values, this model takes "
+                f"{self._talker.config.hidden}: make the voice again with this model"
+            )
+        return voice.speaker
+
+    def _sampling(self, options: SpeechOptions) -> tuple[Sampling, Sampling]:
+        """The talker's and the predictor's: the user's wish, else the file's."""
+        d = self.defaults
+        talker = Sampling(
+            draws=d.do_sample and not options.greedy,
+            temperature=_first(options.temperature, d.temperature),
+            top_k=_first(options.top_k, d.top_k),
+            top_p=_first(options.top_p, d.top_p),
+            repetition_penalty=_first(options.repetition_penalty, d.repetition_penalty),
+        )
+        predictor = Sampling(
+            draws=d.subtalker_dosample and not options.greedy,
+            temperature=_first(options.sub_temperature, d.subtalker_temperature),
+            top_k=_first(options.sub_top_k, d.subtalker_top_k),
+            top_p=_first(options.sub_top_p, d.subtalker_top_p),
+            repetition_penalty=_first(options.sub_repetition_penalty, 1.0),
+        )
+        return talker, predictor
+
+
+class Utterance:
+    """All state of one speech: talker sequence, codec memory, random numbers, text left. Iterate to hear it.
+
+    Use as a context manager, so that its memory goes back to the model when it is over.
+    """
+
+    def __init__(self, tts: TTS, prompt: Prompt, options: SpeechOptions) -> None:
+        assert options.max_frames is not None
+        self.seed = options.seed if options.seed is not None else secrets.randbits(32)
+        self.max_frames = options.max_frames
+        self.ended = False
+        """Whether the model said that the speech is over, rather than running out of frames."""
+        self._tts, self._prompt = tts, prompt
+        self._frames: list[NDArray[np.int32]] = []
+        self._rng = np.random.default_rng(self.seed)
+        talker_sampling, self._predictor_sampling = tts._sampling(options)
+        vocabulary = tts.vocabulary
+        self._sampler = TalkerSampler(
+            talker_sampling, self._rng, end_of_speech=vocabulary.codec.eos, suppressed=vocabulary.suppressed
+        )
+        self._codec_state = tts._decoder.new_state()
+        self._sequence = tts._talker.new_sequence(len(prompt.embeddings) + self.max_frames)
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        """What was said so far [frames, 16]."""
+        return np.array(self._frames, np.int32).reshape(-1, N_CODEBOOKS)
+
+    @property
+    def seconds(self) -> float:
+        """Length of what was said so far."""
+        return len(self._frames) * self._tts._decoder.samples_per_frame / SAMPLE_RATE_HZ
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        tts = self._tts
+        with tts._turn:
+            out = self._sequence.forward(self._prompt.embeddings)
+        while len(self._frames) < self.max_frames:
+            with tts._turn:
+                code0 = self._sampler.choose(out.logits)
+                if code0 == tts.vocabulary.codec.eos:
+                    self.ended = True
+                    return
+                frame = tts._predictor.predict(out.hidden, code0, self._predictor_sampling, self._rng)
+                samples = tts._decoder.decode(frame.codes[None], self._codec_state)
+                text_row = self._prompt.text_row(len(self._frames))
+                self._frames.append(frame.codes)
+            yield samples
+            if len(self._frames) < self.max_frames:
+                with tts._turn:
+                    out = self._sequence.forward((frame.embedding + text_row)[None])
+
+    def close(self) -> None:
+        """Give the memory back; codes and seed stay."""
+        self._sequence.close()
+
+    def __enter__(self) -> Utterance:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def default_threads() -> int:
+    """The processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _first(wish: Number | None, default: Number) -> Number:
+    return default if wish is None else wish

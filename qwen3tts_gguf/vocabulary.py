@@ -1,0 +1,139 @@
+"""What the talker's token table calls its rows: the template's tokens, languages, speakers, codec controls.
+
+llama.cpp's converter names each codec row (`<|codec_bos|>`, `<|codec_language_english|>`, `<|spk_vivian|>`), so a file
+without our own tables of languages and speakers still tells them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import ModelFileError, OptionError
+from .gguf_file import GgufFile
+from .schema import CODEC_VOCABULARY, Key
+
+__all__ = ["LANGUAGE_CODES", "CodecIds", "Speaker", "TextIds", "Vocabulary"]
+
+AUTO = "auto"
+
+LANGUAGE_CODES = {
+    "zh": "chinese",
+    "en": "english",
+    "de": "german",
+    "it": "italian",
+    "pt": "portuguese",
+    "es": "spanish",
+    "ja": "japanese",
+    "ko": "korean",
+    "fr": "french",
+    "ru": "russian",
+}
+"""ISO 639-1 codes that may stand for a language's name."""
+
+_NOT_CODES = range(CODEC_VOCABULARY - 1024, CODEC_VOCABULARY)
+_DIALECT = "dialect"  # languages the official package keeps for dialect speakers
+
+
+@dataclass(frozen=True)
+class TextIds:
+    """Rows of the text part."""
+
+    im_start: int
+    im_end: int
+    tts_pad: int
+    tts_bos: int
+    tts_eos: int
+
+
+@dataclass(frozen=True)
+class CodecIds:
+    """Codec tokens, counted from the start of the codec part."""
+
+    bos: int
+    eos: int
+    pad: int
+    think: int
+    nothink: int
+    think_bos: int
+    think_eos: int
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A preset voice: a row of the codec part, and the dialect it speaks, if any."""
+
+    id: int
+    dialect: str = ""
+
+
+class Vocabulary:
+    """Raises ModelFileError when a token the prompt needs is not there."""
+
+    def __init__(self, file: GgufFile, tokens: list[str]) -> None:
+        n_text = len(tokens) - CODEC_VOCABULARY
+        codec = {name: i for i, name in enumerate(tokens[n_text:])}
+        text = {name: i for i, name in enumerate(tokens[:n_text])}
+        self.text = TextIds(
+            im_start=_find(file, text, "<|im_start|>"),
+            im_end=_find(file, text, "<|im_end|>"),
+            tts_pad=_find(file, text, "<tts_pad>"),
+            tts_bos=_find(file, text, "<tts_text_bos>"),
+            tts_eos=_find(file, text, "<tts_text_eod>"),
+        )
+        self.codec = CodecIds(
+            bos=_find(file, codec, "<|codec_bos|>"),
+            eos=_find(file, codec, "<|codec_eos_token|>"),
+            pad=_find(file, codec, "<|codec_pad|>"),
+            think=_find(file, codec, "<|codec_think|>"),
+            nothink=_find(file, codec, "<|codec_nothink|>"),
+            think_bos=_find(file, codec, "<|codec_think_bos|>"),
+            think_eos=_find(file, codec, "<|codec_think_eos|>"),
+        )
+        self.languages = _table(file, Key.LANGUAGE_NAMES, Key.LANGUAGE_IDS) or _named(codec, "<|codec_language_")
+        """Language name -> codec token, dialects included."""
+        self.speakers = _speakers(file, codec)
+        """Speaker name -> preset."""
+        suppressed = [token - n_text for token in file.integers("tokenizer.ggml.suppress_tokens")]
+        self.suppressed = suppressed or [i for i in _NOT_CODES if i != self.codec.eos]
+        """Codec tokens the talker must never say: all that are neither codes nor end of speech."""
+        if min(self.suppressed) < 0 or max(self.suppressed) >= CODEC_VOCABULARY:
+            raise ModelFileError(f"{file.path}: it suppresses tokens outside the codec's vocabulary")
+
+    def spoken_languages(self) -> list[str]:
+        """What `language_id` accepts by name, "auto" first."""
+        return [AUTO, *sorted(name for name in self.languages if _DIALECT not in name)]
+
+    def language_id(self, language: str) -> int | None:
+        """The codec token of a language by name or ISO code; None for "auto". Raises OptionError."""
+        name = language.strip().lower()
+        name = LANGUAGE_CODES.get(name, name)
+        if name == AUTO:
+            return None
+        if name not in self.languages or _DIALECT in name:
+            raise OptionError(f"unknown language {language!r}; this model knows {', '.join(self.spoken_languages())}")
+        return self.languages[name]
+
+
+def _find(file: GgufFile, ids: dict[str, int], token: str) -> int:
+    if token not in ids:
+        raise ModelFileError(f"{file.path}: its vocabulary lacks the token {token}")
+    return ids[token]
+
+
+def _table(file: GgufFile, names_key: str, ids_key: str) -> dict[str, int]:
+    names, ids = file.strings(names_key), file.integers(ids_key)
+    if len(names) != len(ids) or not all(0 <= i < CODEC_VOCABULARY for i in ids):
+        raise ModelFileError(f"{file.path}: the keys {names_key} and {ids_key} do not fit together")
+    return dict(zip(names, ids, strict=True))
+
+
+def _named(codec: dict[str, int], prefix: str) -> dict[str, int]:
+    return {name[len(prefix) : -2]: i for name, i in codec.items() if name.startswith(prefix) and name.endswith("|>")}
+
+
+def _speakers(file: GgufFile, codec: dict[str, int]) -> dict[str, Speaker]:
+    ids = _table(file, Key.SPEAKER_NAMES, Key.SPEAKER_IDS) or _named(codec, "<|spk_")
+    dialects = file.strings(Key.SPEAKER_DIALECTS) or [""] * len(ids)
+    if len(dialects) != len(ids):
+        raise ModelFileError(f"{file.path}: the key {Key.SPEAKER_DIALECTS} does not fit {Key.SPEAKER_NAMES}")
+    return {name: Speaker(i, dialect) for (name, i), dialect in zip(ids.items(), dialects, strict=True)}

@@ -1,0 +1,83 @@
+"""What the tests share: tiny checkpoints, made and converted once a run, and the official package's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from qwen3tts_convert import ConvertedPair, convert
+from qwen3tts_gguf import TTS
+from qwen3tts_gguf.ggml.graph import Backend
+from qwen3tts_gguf.model_files import ModelFiles
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """checkpoint(size, model_type) -> folder of a tiny checkpoint in the released layout"""
+    made: dict[tuple[str, str], Path] = {}
+
+    def make(size: str = "tiny", model_type: str = "base") -> Path:
+        if (size, model_type) not in made:
+            folder = tmp_path_factory.mktemp("checkpoint") / f"{size}-{model_type}"
+            made[size, model_type] = tiny.write_checkpoint(folder, size=size, model_type=model_type)
+        return made[size, model_type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pair(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ConvertedPair]:
+    """pair(type, codec_type, size, model_type) -> the converted files, F32 by default"""
+    made: dict[tuple[str, ...], ConvertedPair] = {}
+
+    def make(
+        type: str = "f32", codec_type: str = "f32", size: str = "tiny", model_type: str = "base"
+    ) -> ConvertedPair:
+        key = (type, codec_type, size, model_type)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("models")
+            made[key] = convert(checkpoint(size, model_type), folder, type=type, codec_type=codec_type)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def files(pair: Callable[..., ConvertedPair]) -> ModelFiles:
+    """The F32 pair of the tiny Base checkpoint, opened."""
+    return ModelFiles(pair().talker)
+
+
+@pytest.fixture(scope="session")
+def tts(pair: Callable[..., ConvertedPair]) -> TTS:
+    """The same, loaded."""
+    return TTS(pair().talker)
+
+
+@pytest.fixture(scope="session")
+def backend() -> Backend:
+    return Backend(n_threads=2)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, Any]]:
+    """golden(stage) -> the official package's arrays (golden/make_golden.py)"""
+
+    def load(stage: str) -> dict[str, Any]:
+        with np.load(GOLDEN / f"{stage}.npz") as arrays:
+            return dict(arrays)
+
+    return load
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """Largest difference over the largest value."""
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
