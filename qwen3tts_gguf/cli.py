@@ -106,7 +106,7 @@ def convert(
     Writes OUT/<name>-<TYPE>.gguf (the talker) and OUT/mmproj-<name>-<TYPE>.gguf (code predictor, codec, speaker
     encoder). q8_0 keeps what the model says; q4_0 and q4_k_m are faster and smaller.
 
-    A hub id is the only thing that is ever fetched from a network; it needs: pip install 'qwen3tts-gguf[hub]'
+    A hub id is the only thing that is ever fetched from a network; it needs: pip install 'qwen3tts-gguf\\[hub]'
     """
     from qwen3tts_convert import convert as convert_checkpoint
 
@@ -151,7 +151,7 @@ def speak(
     sub_top_p: Annotated[float | None, typer.Option(help="1 keeps all.")] = None,
     sub_repetition_penalty: Annotated[float | None, typer.Option(help="1, the default, is none.")] = None,
     threads: ThreadsOption = None,
-    codes: Annotated[Path | None, typer.Option(help="Also save the codes: .npy, int32 [frames, 16].")] = None,
+    codes: Annotated[Path | None, typer.Option(help="Also save the codes: .npy, int32, frames x 16.")] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Say TEXT, in the voice of a clip or in the model's own choice of one.
@@ -248,7 +248,7 @@ def _save_codes(path: Path, codes: Any) -> None:
 
 @codec_app.command("decode")
 def codec_decode(
-    codes: Annotated[Path, typer.Argument(help=".npy, whole numbers [frames, 16].")],
+    codes: Annotated[Path, typer.Argument(help=".npy, whole numbers, frames x 16.")],
     model: ModelOption = _DEFAULT_MODELS,
     output: Annotated[
         Path, typer.Option("--output", "-o", help=".wav, .flac, .ogg or .mp3; - streams 16-bit WAV to stdout.")

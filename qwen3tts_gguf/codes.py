@@ -29,8 +29,10 @@ def read_codes(path: Path, codebook_size: int) -> NDArray[np.int32]:
         codes = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise CodesError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise CodesError(f"{path}: not a .npy file of codes ({error})") from None
+    except OSError as error:
+        raise CodesError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, EOFError):  # not .npy at all, or one with pickled objects, which are never loaded
+        raise CodesError(f"{path}: not a .npy file of codes") from None
     if not isinstance(codes, np.ndarray):
         raise CodesError(f"{path}: not a .npy file of codes (an archive of several arrays)")
     try:

@@ -25,7 +25,7 @@ from .schema import (
     TalkerConfig,
 )
 
-__all__ = ["MmprojFile", "ModelFiles", "TalkerFile", "find_mmproj", "find_pair"]
+__all__ = ["MmprojFile", "ModelFiles", "TalkerFile", "find_mmproj", "find_talker"]
 
 _MMPROJ_PREFIX = "mmproj-"
 
@@ -38,9 +38,8 @@ class ModelFiles:
     """
 
     def __init__(self, path: Path, mmproj: Path | None = None) -> None:
-        talker_path, mmproj_path = find_pair(path, mmproj)
-        self.talker = TalkerFile(talker_path)
-        self.mmproj = MmprojFile(mmproj_path)
+        self.talker = TalkerFile(find_talker(path))
+        self.mmproj = MmprojFile(mmproj or find_mmproj(self.talker.file.path))
         self._check_halves_match()
 
     def _check_halves_match(self) -> None:
@@ -55,38 +54,35 @@ class ModelFiles:
             raise ModelFileError(f"{theirs}: they were converted from different checkpoints")
 
 
-def find_pair(path: Path, mmproj: Path | None = None) -> tuple[Path, Path]:
-    """The paths of talker and mmproj file. Raises ModelFileError that says what was looked for."""
+def find_talker(path: Path) -> Path:
+    """The talker's file, given itself or the folder of one pair. Raises ModelFileError."""
     if not path.exists():
         raise ModelFileError(f"{path}: no such file or folder")
-    if path.is_dir():
-        talkers = [file for file in sorted(path.glob("*.gguf")) if not file.name.startswith(_MMPROJ_PREFIX)]
-        if not talkers:
-            raise ModelFileError(f"{path}: no talker .gguf in this folder")
-        if len(talkers) > 1:
-            names = ", ".join(file.name for file in talkers)
-            raise ModelFileError(f"{path}: several models here, name one of them: {names}")
-        path = talkers[0]
-    elif path.name.startswith(_MMPROJ_PREFIX):
-        raise ModelFileError(f"{path}: this is the mmproj half; give the talker's .gguf or the folder")
-    if mmproj is not None:
-        if not mmproj.is_file():
-            raise ModelFileError(f"{mmproj}: no such file")
-        return path, mmproj
-    beside = path.with_name(_MMPROJ_PREFIX + path.name)
-    if beside.is_file():
-        return path, beside
-    others = sorted(path.parent.glob(f"{_MMPROJ_PREFIX}*.gguf"))
-    if len(others) == 1:
-        return path, others[0]
-    raise ModelFileError(f"{path}: its other half {beside.name} is not beside it; name it with --mmproj")
+    if not path.is_dir():
+        if path.name.startswith(_MMPROJ_PREFIX):
+            raise ModelFileError(f"{path}: this is the mmproj half; give the talker's .gguf or the folder")
+        return path
+    talkers = [file for file in sorted(path.glob("*.gguf")) if not file.name.startswith(_MMPROJ_PREFIX)]
+    if not talkers:
+        raise ModelFileError(f"{path}: no talker .gguf in this folder")
+    if len(talkers) > 1:
+        names = ", ".join(file.name for file in talkers)
+        raise ModelFileError(f"{path}: several models here, name one of them: {names}")
+    return talkers[0]
 
 
 def find_mmproj(path: Path) -> Path:
     """The mmproj file, given itself, its talker, or the folder of one pair. Raises ModelFileError."""
     if path.is_file() and path.name.startswith(_MMPROJ_PREFIX):
         return path
-    return find_pair(path)[1]
+    talker = find_talker(path)
+    beside = talker.with_name(_MMPROJ_PREFIX + talker.name)
+    if beside.is_file():
+        return beside
+    others = sorted(talker.parent.glob(f"{_MMPROJ_PREFIX}*.gguf"))
+    if len(others) == 1:
+        return others[0]
+    raise ModelFileError(f"{talker}: its other half {beside.name} is not beside it; name it with --mmproj")
 
 
 class TalkerFile:
