@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
+import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -43,6 +44,7 @@ app.add_typer(codec_app, name="codec")
 _stderr = Console(stderr=True, highlight=False)
 _stdout = Console(highlight=False)
 
+_EXIT_ERROR, _EXIT_INTERRUPTED = 1, 130
 _DEFAULT_MODELS = Path("models")
 
 ModelOption = Annotated[
@@ -56,18 +58,21 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing bu
 
 def main() -> NoReturn:
     """Run the command line; errors of the library become one line on stderr."""
-    debug = "--debug" in sys.argv[1:]
     try:
-        app(standalone_mode=True)
+        sys.exit(app(standalone_mode=False))
+    except click.ClickException as error:  # a command that was not understood
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(_EXIT_INTERRUPTED)
     except Error as error:
-        if debug:
+        if "--debug" in sys.argv[1:]:
             raise
         _stderr.print(f"error: {error}", markup=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(_EXIT_ERROR)
     except BrokenPipeError:  # the reader of our output has gone; so do we
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    sys.exit(0)
+        sys.exit(_EXIT_ERROR)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,8 +1,8 @@
 """A GGUF file, opened: its keys, and its tensors as arrays mapped from the disk.
 
 The format (v2 and v3, little-endian) is read here and not by the `gguf` package, for two reasons. Its `GGUFReader`
-took 7 s on the 155,008 tokens and 151,387 merges of the 0.6B talker, this takes 0.1 s. And a damaged or hostile file must end
-in one sentence, so every count, length and offset is held against the file's size before it is used.
+took 7 s on the 155,008 tokens and 151,387 merges of the 0.6B talker; this takes 0.1 s. And a damaged or hostile file
+must end in one sentence, so every count, length and offset is held against the file's size before it is used.
 """
 
 from __future__ import annotations

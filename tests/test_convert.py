@@ -418,11 +418,13 @@ def nan_at(name: str) -> Callable[[dict[str, FloatArray]], object]:
         (".", lambda w: w.update({"talker.extra": np.ones(3)}), r"tensor talker\.extra is not part of"),
         ("speech_tokenizer", lambda w: w.update({"decoder.new": np.ones(3)}), r"tensor decoder\.new is not part of"),
         (".", nan_at(LAYER_NORM), rf"tensor {LAYER_NORM} holds NaN or infinity"),
+        (".", nan_at("talker.code_predictor.lm_head.7.weight"), r"lm_head\.7\.weight holds NaN or infinity"),
+        (".", nan_at("talker.text_projection.linear_fc2.bias"), r"linear_fc2\.bias holds NaN or infinity"),
         ("speech_tokenizer", nan_at(CODEC_BIAS), rf"tensor {CODEC_BIAS} holds NaN or infinity"),
         (
             "speech_tokenizer",
             lambda w: w["decoder.decoder.0.conv.weight"].fill(1e6),
-            r"tensor decoder\.decoder\.0\.conv\.weight reaches 1e\+06, F16 ends at 65504",
+            r"from decoder\.decoder\.0\.conv\.weight\) reaches 1e\+06, too much for F16",
         ),
     ],
 )  # fmt: skip

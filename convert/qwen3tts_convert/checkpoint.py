@@ -27,7 +27,7 @@ from . import code_predictor, codec, speaker_encoder, talker
 from .hub import download
 from .section import Section
 from .sources import Source
-from .tokenizer import Tokenizer, codec_tokens, read_tokenizer, require_template_tokens
+from .tokenizer import codec_tokens, read_tokenizer, require_template_tokens
 from .weights import Weights
 
 __all__ = ["Checkpoint", "Configuration"]
@@ -66,7 +66,7 @@ class Checkpoint:
         self.talker = self.model.section("talker_config")
         self.config = self._configuration()
         self.codec_tokens = codec_tokens(self.talker)
-        self.tokenizer: Tokenizer = read_tokenizer(folder, self.config.talker.text_vocabulary)
+        self.tokenizer = read_tokenizer(folder, self.config.talker.text_vocabulary)
         require_template_tokens(self.model, self.tokenizer)
         self.generation = self._generation()
         self.model_weights = Weights(folder)

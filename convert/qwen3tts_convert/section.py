@@ -36,9 +36,10 @@ class Section:
         return CheckpointError(f"{self.where}: {key} {complaint}")
 
     def expect(self, key: str, wanted: object, why: str = "") -> None:
-        """Raises CheckpointError if the key is there with another value than the only one that can be converted."""
-        value = self.values.get(key, wanted)
-        if value != wanted:
+        """Raises CheckpointError if the key has another value than the only one that can be converted. A key that is
+        missing or null has it by default."""
+        value = self.values.get(key)
+        if value is not None and value != wanted:
             raise self.error(key, f"is {value!r}, only {wanted!r} can be converted" + (f" ({why})" if why else ""))
 
     def section(self, key: str) -> Section:

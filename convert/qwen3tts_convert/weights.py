@@ -86,7 +86,8 @@ class Weights(Mapping[str, FloatArray]):
             raise CheckpointError(f"{self.where(unknown[0])}{more} is not part of a Qwen3-TTS 12Hz model")
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> FloatArray:
-        """Values [start, stop) of the flattened tensor, float32 [stop - start]."""
+        """Values [start, stop) of the flattened tensor, float32 [stop - start]. Raises CheckpointError if they cannot
+        be read or are not all finite."""
         entry = self._entry(name)
         if entry.dtype not in _DTYPES:
             raise CheckpointError(f"{self.where(name)} is {entry.dtype}; only {', '.join(_DTYPES)} can be converted")
@@ -99,7 +100,10 @@ class Weights(Mapping[str, FloatArray]):
         if values.size != count:
             raise CheckpointError(f"{self.where(name)} is cut short")
         if entry.dtype == "BF16":  # the upper half of a float32
-            return (values.astype(np.uint32) << 16).view(np.float32)
+            values = (values.astype(np.uint32) << 16).view(np.float32)
+        peak = max(values.max(), -values.min()) if count else 0  # NaN if there is one
+        if not peak < np.inf:
+            raise CheckpointError(f"{self.where(name)} holds NaN or infinity")
         return values.astype(np.float32, copy=False)
 
     def _entry(self, name: str) -> _Entry:

@@ -138,12 +138,10 @@ def _encoded(tensors: Sequence[Tensor]) -> Iterator[tuple[bool, NDArray[np.uint8
 
 
 def _encode(rows: FloatArray, tensor: Tensor) -> NDArray[np.uint8]:
-    """float32 [n, k] -> the bytes of those rows, [n, row_bytes]. Raises CheckpointError on NaN, on infinity and on what
-    F16 cannot hold."""
+    """float32 [n, k] -> the bytes of those rows, [n, row_bytes]. Raises CheckpointError on what the type cannot hold."""
     peak = max(float(rows.max()), -float(rows.min()))  # NaN if there is one
-    made_of = tensor.source.origins[0]
-    if not peak < np.inf:
-        raise CheckpointError(f"tensor {made_of} holds NaN or infinity")
-    if tensor.type == GgmlType.F16 and peak >= 65520:  # rounds to infinity
-        raise CheckpointError(f"tensor {made_of} reaches {peak:g}, F16 ends at 65504: choose another type")
+    limit = 65520 if tensor.type == GgmlType.F16 else np.inf  # from here on F16 rounds to infinity
+    if not peak < limit:
+        made_of = tensor.source.origins[0]
+        raise CheckpointError(f"{tensor.name} (from {made_of}) reaches {peak:g}, too much for {tensor.type.name}")
     return quantize_rows(rows, tensor.type)

@@ -41,7 +41,7 @@ _EVERY_THREAD = -1  # GGML_N_TASKS_MAX
 _DOWNSAMPLE_STRIDE = 2
 
 
-# -- weights -------------------------------------------------------------------------------------------------------------
+# -- weights ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class TransformerLayer:
     ls2: Tensor  # [hidden]
 
 
-# -- the net -------------------------------------------------------------------------------------------------------------
+# -- the net ---------------------------------------------------------------------------------------------------------
 
 
 class CodecEncoder:
@@ -104,11 +104,11 @@ class CodecEncoder:
         seanet = self._seanet(samples)
         return {"seanet": seanet, **self._transformed(seanet)}
 
-    # -- loading -----------------------------------------------------------------------------------------------------------
+    # -- loading ------------------------------------------------------------------------------------------------------
 
     def _load(self, load: WeightLoader) -> None:
         c = self.config
-        # One sample a row: nothing to gain from F16, and the sound itself stays as it is.
+        # With rows of one sample F16 is no faster, and would round the sound itself.
         self._conv_in = self._conv(load.at("conv_in"), dtype=np.float32)
         self._blocks = [
             Block(
@@ -143,7 +143,7 @@ class CodecEncoder:
             **{name: load.matrix(f"{name}.weight") for name in matrices},
         )
 
-    # -- the convolutions, a chunk at a time -------------------------------------------------------------------------------
+    # -- the convolutions, a chunk at a time --------------------------------------------------------------------------
 
     def _build_seanet(self) -> None:
         """One graph for all chunks; the pasts of its convolutions are inputs that it moves on itself."""
@@ -188,7 +188,7 @@ class CodecEncoder:
         past = g.input(n_past, width) if n_past else None
 
         def activate(output: FloatArray, task: int, n_tasks: int) -> None:
-            if past and task == 0:
+            if past is not None and task == 0:
                 output[:n_past] = g.array(past)
             source, target = g.array(x), output[n_past:]
             n_valid = min(n, -(-self._n_left // samples_per_row))
@@ -202,12 +202,12 @@ class CodecEncoder:
                 target[rows][max(0, n_valid - start) :] = 0
 
         activated = g.custom(activate, x, (n_past + n, width), _EVERY_THREAD)
-        if past:
+        if past is not None:
             self._pasts.append(past)
             g.expand(g.copy(g.rows(activated, n, n_past + n), past))
         return activated
 
-    # -- the transformer and what follows, all at once ---------------------------------------------------------------------
+    # -- the transformer and what follows, all at once ----------------------------------------------------------------
 
     def _transformed(self, features: FloatArray) -> dict[str, FloatArray]:
         """features [T, hidden] -> transformer [T, hidden], downsample and projected [ceil(T / 2), ..]"""
@@ -237,8 +237,8 @@ class CodecEncoder:
         q = g.rope(g.reshape(g.linear(w.attn_q, h), *heads), positions, c.rope_theta)
         k = g.rope(g.reshape(g.linear(w.attn_k, h), *heads), positions, c.rope_theta)
         v = g.reshape(g.linear(w.attn_v, h), *heads)
-        by_head = (g.transpose(rows, 1, 0, 2) for rows in (q, k, v))
-        y = g.reshape(g.attention(*by_head, mask, c.head_dim**-0.5), *x.shape)
+        q, k, v = (g.transpose(rows, 1, 0, 2) for rows in (q, k, v))
+        y = g.reshape(g.attention(q, k, v, mask, c.head_dim**-0.5), *x.shape)
         x = g.add(x, g.mul(g.linear(w.attn_out, y), w.ls1))
         h = g.layer_norm(x, *w.ln2, c.norm_eps)
         y = g.linear(w.ffn_down, g.gelu(g.linear(w.ffn_up, h)))
@@ -268,7 +268,8 @@ class CodecEncoder:
         squares = (-2 * vectors) @ self._codebooks[book].T
         squares += np.square(vectors).sum(axis=1, keepdims=True)
         squares += self._squared_norms[book]
-        return np.sqrt(np.maximum(squares, 0)).argmin(axis=1)
+        nearest: NDArray[np.intp] = np.sqrt(np.maximum(squares, 0)).argmin(axis=1)
+        return nearest
 
 
 def _convolved(g: Graph, conv: Conv, padded: Tensor) -> Tensor:

@@ -1,0 +1,30 @@
+# Recipes for development; `just` lists them. Each runs in the active environment: pip install -e '.[dev]'
+
+_default:
+    @just --list
+
+# All that CI runs, in a fresh virtual environment
+ci:
+    bash .ci/run
+
+# The tests every change must pass
+test *arguments:
+    python -m pytest {{arguments}}
+
+# The full-geometry tests; CHECKPOINTS holds random-weight checkpoints 0.6b-base and 1.7b-base (CONTRIBUTING.md)
+slow checkpoints:
+    QWEN3TTS_CHECKPOINTS={{checkpoints}} python -m pytest -m slow
+
+# Style and types
+lint:
+    ruff check .
+    ruff format --check .
+    mypy
+
+# Make the golden files again; `reference` is the interpreter of the reference environment (tests/golden/README.md)
+golden reference:
+    {{reference}} tests/golden/make_golden.py
+
+# Make the manifest of llama.cpp's own converter again
+manifest reference llama_cpp:
+    {{reference}} tests/golden/make_manifest.py {{llama_cpp}}

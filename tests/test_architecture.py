@@ -1,0 +1,147 @@
+"""The layers of DESIGN.md, section 3: who may import whom, read from the source with `ast`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"qwen3tts_gguf": ROOT / "qwen3tts_gguf", "qwen3tts_convert": ROOT / "convert" / "qwen3tts_convert"}
+
+# Top to bottom: a module imports only what stands in a lower row, so those of one row never import each other.
+# A new module must be placed here. `cli` imports qwen3tts_convert inside the command.
+ROWS = (
+    "qwen3tts_gguf.__main__",
+    "qwen3tts_gguf.cli",
+    "qwen3tts_gguf",  # lazy: names for type checkers only
+    "qwen3tts_gguf.tts  qwen3tts_gguf.inspection",
+    "qwen3tts_gguf.prompt  qwen3tts_gguf.voice",
+    "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
+    "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
+    "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets",
+    "qwen3tts_convert",
+    "qwen3tts_convert.conversion",
+    "qwen3tts_convert.keys  qwen3tts_convert.writer",
+    "qwen3tts_convert.checkpoint  qwen3tts_convert.quantize",
+    "qwen3tts_convert.code_predictor",
+    "qwen3tts_convert.talker  qwen3tts_convert.codec  qwen3tts_convert.speaker_encoder  qwen3tts_convert.tokenizer"
+    "  qwen3tts_convert.hub",
+    "qwen3tts_convert.sources  qwen3tts_convert.section",
+    "qwen3tts_convert.weights",
+    "qwen3tts_gguf.ggml.graph  qwen3tts_gguf.ggml.rows",
+    "qwen3tts_gguf.ggml.api  qwen3tts_gguf.ggml",
+    "qwen3tts_gguf.ggml.library",
+    "qwen3tts_gguf.model_files  qwen3tts_gguf.tokenizer  qwen3tts_gguf.vocabulary",
+    "qwen3tts_gguf.gguf_file",
+    "qwen3tts_gguf.audio  qwen3tts_gguf.codes  qwen3tts_gguf.mel  qwen3tts_gguf.sampling",
+    "qwen3tts_gguf.schema",
+    "qwen3tts_gguf.errors  qwen3tts_gguf.ggml.types",
+)
+LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules.split()}
+
+# What of qwen3tts_gguf the converter may use.
+OPEN_TO_CONVERT = {f"qwen3tts_gguf.{name}" for name in ("schema", "errors", "ggml.types", "ggml.rows")}
+
+# Packages of others, and the only modules (or packages, with a dot at the end) that import them.
+HOMES = {
+    "llama_cpp": ("qwen3tts_gguf.nets.talker", "qwen3tts_gguf.ggml.library"),
+    "soundfile": ("qwen3tts_gguf.audio",),
+    "soxr": ("qwen3tts_gguf.audio",),
+    "tokenizers": ("qwen3tts_gguf.tokenizer",),
+    "typer": ("qwen3tts_gguf.cli",),
+    "click": ("qwen3tts_gguf.cli",),
+    "rich": ("qwen3tts_gguf.cli",),
+    "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice"),
+    "gguf": ("qwen3tts_convert.",),
+    "huggingface_hub": ("qwen3tts_convert.hub",),
+    "torch": (),
+}
+
+# What only the command line may do.
+FOR_CLI_ONLY = {"print", "input", "exit", "sys.exit", "sys.argv", "sys.stdout", "sys.stderr", "os.environ", "os.getenv"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the two packages by its dotted name; a package has its folder's name."""
+    found = {}
+    for package, folder in FOLDERS.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = [package, *path.relative_to(folder).with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(module: str) -> Iterator[str]:
+    """Everything a module imports anywhere in its source: our own as whole modules, others by dotted name."""
+    path = MODULES[module]
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            home = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            for alias in node.names:  # from . import x: x is a module, or a name of the package
+                yield f"{home}.{alias.name}" if f"{home}.{alias.name}" in MODULES else home
+
+
+def spoken(node: ast.AST) -> str:
+    """`print`, `sys.exit`: a plain or once dotted name."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return f"{node.value.id}.{node.attr}"
+    return ""
+
+
+def test_every_module_has_its_place_and_every_place_a_module() -> None:
+    assert sorted(LEVELS) == sorted(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_strictly_down(module: str) -> None:
+    ours = {name for name in imports(module) if name in MODULES}
+    upward = sorted(name for name in ours if LEVELS[name] >= LEVELS[module])
+    assert not upward, f"{module} imports {upward}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("qwen3tts_gguf.nets.")])
+def test_siblings_in_nets_share_nothing_but_layers(module: str) -> None:
+    siblings = {name for name in imports(module) if name.startswith("qwen3tts_gguf.nets.")}
+    assert siblings <= {"qwen3tts_gguf.nets.layers"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("qwen3tts_gguf.ggml.")])
+def test_ggml_knows_nothing_of_speech(module: str) -> None:
+    ours = {name for name in imports(module) if name in MODULES}
+    assert all(name.startswith("qwen3tts_gguf.ggml") or name == "qwen3tts_gguf.errors" for name in ours)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("qwen3tts_convert")])
+def test_the_converter_uses_the_contract_and_the_quantizer_only(module: str) -> None:
+    assert {name for name in imports(module) if name.startswith("qwen3tts_gguf")} <= OPEN_TO_CONVERT
+
+
+def test_only_the_command_line_imports_the_converter() -> None:
+    inside = {name for name in MODULES if any(target.startswith("qwen3tts_convert") for target in imports(name))}
+    assert {name for name in inside if name.startswith("qwen3tts_gguf")} == {"qwen3tts_gguf.cli"}
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_packages_of_others_are_imported_where_they_belong(package: str) -> None:
+    found = {module for module in MODULES if any(name.split(".")[0] == package for name in imports(module))}
+    homes = HOMES[package]
+    strays = {m for m in found if not any(m == home or (home.endswith(".") and m.startswith(home)) for home in homes)}
+    assert not strays
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "qwen3tts_gguf.cli"])
+def test_only_the_command_line_prints_exits_or_reads_the_environment(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    assert not {spoken(node) for node in ast.walk(tree)} & FOR_CLI_ONLY

@@ -1,0 +1,82 @@
+"""On checkpoints of the released size: `just slow FOLDER` with 0.6b-base and 1.7b-base in it (CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qwen3tts_convert import ConvertedPair, convert
+from qwen3tts_gguf import TTS, SpeechOptions
+from qwen3tts_gguf.ggml.graph import Backend
+from qwen3tts_gguf.model_files import MmprojFile
+from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+TEXT = "The quick brown fox jumps over the lazy dog."
+
+
+@pytest.fixture(scope="module")
+def large_pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ConvertedPair]:
+    checkpoints = os.environ.get("QWEN3TTS_CHECKPOINTS")
+    if not checkpoints:
+        pytest.skip("QWEN3TTS_CHECKPOINTS names no folder of checkpoints")
+    out = tmp_path_factory.mktemp("large")
+    made: dict[tuple[str, str, str], ConvertedPair] = {}
+
+    def make(size: str, type: str, codec_type: str = "f16") -> ConvertedPair:
+        key = (size, type, codec_type)
+        if key not in made:
+            folder = Path(checkpoints) / f"{size}-base"
+            made[key] = convert(folder, out, type=type, codec_type=codec_type, name=f"{size}-{codec_type}")
+        return made[key]
+
+    return make
+
+
+@pytest.mark.parametrize("size", ["0.6b", "1.7b"])
+@pytest.mark.parametrize("type", ["q8_0", "q4_0"])
+def test_converted_model_speaks_sixty_frames(large_pair: Callable[..., ConvertedPair], size: str, type: str) -> None:
+    tts = TTS(large_pair(size, type).talker)
+    samples = tts.speak(TEXT, options=SpeechOptions(language="english", max_frames=60, seed=1))
+    assert samples.shape == (60 * 1920,)
+    assert np.isfinite(samples).all()
+    assert 0.01 < samples.std() < 1
+
+
+def test_converting_the_larger_model_stays_below_two_gigabytes(tmp_path: Path) -> None:
+    checkpoint = Path(os.environ.get("QWEN3TTS_CHECKPOINTS", "")) / "1.7b-base"
+    program = (
+        "import resource, sys; from qwen3tts_convert import convert; convert(sys.argv[1], sys.argv[2], type='q4_k_m');"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(checkpoint), str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * 1024 < 2e9
+
+
+def test_f16_codec_stays_close_to_f32(large_pair: Callable[..., ConvertedPair]) -> None:
+    codes = np.random.RandomState(0).randint(0, 2048, (20, 16))
+    waveforms = []
+    for codec_type in ("f32", "f16"):
+        decoder = CodecDecoder(MmprojFile(large_pair("0.6b", "q4_0", codec_type).mmproj), Backend(n_threads=2))
+        waveforms.append(decoder.decode(codes, decoder.new_state()))
+    exact, rounded = waveforms
+    snr_db = 10 * np.log10(np.sum(exact**2) / np.sum((exact - rounded) ** 2))
+    assert snr_db > 45  # 53 dB on random weights
+
+
+def test_our_pair_speaks_in_llama_cpps_own_pipeline(large_pair: Callable[..., ConvertedPair]) -> None:
+    made = large_pair("0.6b", "q8_0")
+    program = [sys.executable, str(ROOT / "benchmarks" / "llama_pipeline.py"), str(made.talker), str(made.mmproj)]
+    done = subprocess.run([*program, "--frames", "20"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1])["samples"] == 20 * 1920
