@@ -557,7 +557,7 @@ def test_a_disk_that_fills_up_leaves_nothing(base: Path, tmp_path: Path, monkeyp
 
 def test_a_disk_too_small_is_said_before_writing(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000))
-    with pytest.raises(ModelFileError, match="GB free, the two files need"):
+    with pytest.raises(ModelFileError, match="MB free, the two files need"):
         convert(base, tmp_path)
     assert not list(tmp_path.iterdir())
 

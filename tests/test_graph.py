@@ -22,7 +22,7 @@ Array = NDArray[Any]
 BLOCK_TYPES = [type for type in GgmlType if type != GgmlType.I32]
 TYPES = {np.dtype(np.float32): GgmlType.F32, np.dtype(np.float16): GgmlType.F16, np.dtype(np.int32): GgmlType.I32}
 # What a product loses beyond the weights' own rounding: activations are rounded to BF16, F16, or blocks of 8 bits.
-ACTIVATION_ERROR = {GgmlType.F32: 1e-5, GgmlType.F16: 2e-3, GgmlType.BF16: 1e-2}
+ACTIVATION_ERROR = {GgmlType.F32: 1e-5, GgmlType.F16: 1e-3, GgmlType.BF16: 5e-3}
 BLOCK_ACTIVATION_ERROR = 2e-2
 
 
@@ -261,7 +261,7 @@ def test_repacked_weights_give_what_mapped_ones_give(
     mapped, repacked = weights.mapped(blocks, (32, 512), type), weights.matrix(blocks, (32, 512), type)
     assert backend.repack_buffers is None or repacked.struct.extra  # ggml's mark of a repacked tensor
     found = run(backend, lambda g, x: g.linear(repacked, x), x)
-    assert close(found, run(backend, lambda g, x: g.linear(mapped, x), x), 1e-3)
+    assert close(found, run(backend, lambda g, x: g.linear(mapped, x), x), 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ for build in {MISFITS!r}.strip().splitlines():
         continue
     raise SystemExit("no assertion")
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stdout.splitlines()[-1]
 

@@ -92,7 +92,7 @@ def _require_space(drafts: Sequence[Draft]) -> None:
     folder, needed = drafts[0].path.parent, sum(draft.n_bytes for draft in drafts)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise ModelFileError(f"{folder} has {free / 1e9:.1f} GB free, the two files need {needed / 1e9:.1f} GB")
+        raise ModelFileError(f"{folder} has {free / 1e6:,.0f} MB free, the two files need {needed / 1e6:,.0f} MB")
 
 
 def _write(draft: Draft, part: Path, on_bytes: Callable[[Path, int], None]) -> None:
@@ -138,7 +138,7 @@ def _encoded(tensors: Sequence[Tensor]) -> Iterator[tuple[bool, NDArray[np.uint8
 
 
 def _encode(rows: FloatArray, tensor: Tensor) -> NDArray[np.uint8]:
-    """float32 [n, k] -> the bytes of those rows, [n, row_bytes]. Raises CheckpointError on what the type cannot hold."""
+    """float32 [n, k] -> the bytes of those rows, [n, row_bytes]. Raises CheckpointError on what a type cannot hold."""
     peak = max(float(rows.max()), -float(rows.min()))  # NaN if there is one
     limit = 65520 if tensor.type == GgmlType.F16 else np.inf  # from here on F16 rounds to infinity
     if not peak < limit:

@@ -1,0 +1,137 @@
+"""The codec decoder: chunks and interleaving do not show, wrong codes are refused, F16 stays near F32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from qwen3tts_convert import ConvertedPair
+from qwen3tts_gguf.errors import CodesError
+from qwen3tts_gguf.ggml.graph import Backend
+from qwen3tts_gguf.model_files import MmprojFile, ModelFiles
+from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
+
+N_FRAMES = 80  # longer than the window of 72
+
+
+@pytest.fixture(scope="module")
+def decoder(files: ModelFiles) -> CodecDecoder:
+    return CodecDecoder(files.mmproj, Backend(1))
+
+
+@pytest.fixture(scope="module")
+def codes() -> NDArray[np.int32]:
+    return np.random.default_rng(5).integers(0, 2048, (N_FRAMES, 16), np.int32)
+
+
+@pytest.fixture(scope="module")
+def whole(decoder: CodecDecoder, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+    return decoder.decode(codes, decoder.new_state())
+
+
+def test_a_frame_is_1920_samples(decoder: CodecDecoder, whole: NDArray[np.float32]) -> None:
+    assert decoder.samples_per_frame == 1920
+    assert whole.shape == (N_FRAMES * 1920,) and whole.dtype == np.float32
+    assert np.abs(whole).max() <= 1 and np.std(whole) > 0.01
+
+
+@pytest.mark.parametrize("sizes", [[1] * N_FRAMES, [3, 1, 40, 0, 36], [79, 1], [7] * 11 + [3]], ids=len)
+def test_any_chunking_equals_one_pass(
+    decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32], sizes: list[int]
+) -> None:
+    state = decoder.new_state()
+    chunks = [decoder.decode(chunk, state) for chunk in np.split(codes, np.cumsum(sizes)[:-1])]
+    assert [len(chunk) for chunk in chunks] == [1920 * size for size in sizes]
+    assert np.array_equal(np.concatenate(chunks), whole)
+    assert state.n_frames == N_FRAMES
+
+
+def test_two_interleaved_states_equal_the_separate_ones(
+    decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32]
+) -> None:
+    other = codes[::-1][:10]
+    alone = decoder.decode(other, decoder.new_state())
+    states = decoder.new_state(), decoder.new_state()
+    pieces: tuple[list[Any], list[Any]] = ([], [])
+    for i in range(5):
+        pieces[0].append(decoder.decode(codes[2 * i : 2 * i + 2], states[0]))
+        pieces[1].append(decoder.decode(other[2 * i : 2 * i + 2], states[1]))
+    assert np.array_equal(np.concatenate(pieces[0]), whole[: 10 * 1920])
+    assert np.array_equal(np.concatenate(pieces[1]), alone)
+
+
+def test_samples_depend_on_no_later_frame(
+    decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32]
+) -> None:
+    changed = codes[:6].copy()
+    changed[4:] = 0
+    samples = decoder.decode(changed, decoder.new_state())
+    assert np.array_equal(samples[: 4 * 1920], whole[: 4 * 1920])
+    assert not np.array_equal(samples[4 * 1920 :], whole[4 * 1920 : 6 * 1920])
+
+
+def test_two_decoders_of_one_file_are_independent(
+    files: ModelFiles, decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32]
+) -> None:
+    second = CodecDecoder(files.mmproj, Backend(2))
+    state = second.new_state()
+    decoder.decode(codes[::-1][:2], decoder.new_state())
+    assert np.allclose(second.decode(codes[:4], state), whole[: 4 * 1920], atol=1e-6)
+
+
+def test_any_kind_of_whole_numbers_will_do(
+    decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32]
+) -> None:
+    for dtype in (np.int64, np.uint16, np.int16, np.uint64):
+        samples = decoder.decode(codes[:2].astype(dtype), decoder.new_state())
+        assert np.array_equal(samples, whole[: 2 * 1920])
+    columns = np.asfortranarray(codes[:2])
+    assert np.array_equal(decoder.decode(columns, decoder.new_state()), whole[: 2 * 1920])
+
+
+def test_no_frames_are_no_samples(decoder: CodecDecoder) -> None:
+    assert decoder.decode(np.zeros((0, 16), np.int32), decoder.new_state()).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros(16, np.int32), r"whole numbers \[frames, 16\], not int32 \[16\]"),
+        (np.zeros((3, 15), np.int32), r"not int32 \[3, 15\]"),
+        (np.zeros((1, 3, 16), np.int32), r"not int32 \[1, 3, 16\]"),
+        (np.zeros((16, 3), np.int32), r"not int32 \[16, 3\]"),
+        (np.zeros((3, 16), np.float32), r"not float32 \[3, 16\]"),
+        (np.zeros((3, 16), np.bool_), r"not bool \[3, 16\]"),
+        (np.full((3, 16), "1"), r"whole numbers"),
+        (np.full((3, 16), 2048), r"in 0\.\.2047, found 2048\.\.2048"),
+        (np.full((3, 16), -1, np.int8), r"found -1\.\.-1"),
+        (np.full((3, 16), 1 << 40), r"in 0\.\.2047"),
+        (np.full((3, 16), (1 << 64) - 1, np.uint64), r"in 0\.\.2047"),
+    ],
+)
+def test_what_is_no_codes_is_refused_and_leaves_the_state(
+    decoder: CodecDecoder,
+    codes: NDArray[np.int32],
+    whole: NDArray[np.float32],
+    wrong: NDArray[Any],
+    message: str,
+) -> None:
+    state = decoder.new_state()
+    decoder.decode(codes[:1], state)
+    with pytest.raises(CodesError, match=message):
+        decoder.decode(wrong, state)
+    assert np.array_equal(decoder.decode(codes[1:2], state), whole[1920 : 2 * 1920])
+
+
+def test_an_f16_codec_stays_near_the_f32_one(
+    pair: Callable[..., ConvertedPair], codes: NDArray[np.int32], whole: NDArray[np.float32]
+) -> None:
+    half = CodecDecoder(MmprojFile(pair(codec_type="f16").mmproj), Backend(1))
+    n = 20 * half.samples_per_frame
+    error = half.decode(codes[:20], half.new_state()) - whole[:n]
+    snr_db = 10 * np.log10(np.square(whole[:n]).mean() / np.square(error).mean())
+    assert snr_db > 45
