@@ -25,10 +25,13 @@ if TYPE_CHECKING:
         Error,
         ModelFileError,
         OptionError,
+        QualityWarning,
         TextError,
+        VoiceError,
     )
     from .tts import TTS, SpeechOptions, Utterance
     from .voice import Voice
+    from .voice_store import VoiceStore
 
 __all__ = [
     "TTS",
@@ -39,15 +42,18 @@ __all__ = [
     "Error",
     "ModelFileError",
     "OptionError",
+    "QualityWarning",
     "SpeechOptions",
     "TextError",
     "Utterance",
     "Voice",
+    "VoiceError",
+    "VoiceStore",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # llama.cpp's log: heard by who asks for it
 
-_HOMES = {"TTS": "tts", "SpeechOptions": "tts", "Utterance": "tts", "Voice": "voice"}
+_HOMES = {"TTS": "tts", "SpeechOptions": "tts", "Utterance": "tts", "Voice": "voice", "VoiceStore": "voice_store"}
 
 
 def __getattr__(name: str) -> Any:

@@ -101,7 +101,7 @@ def convert(
     checkpoint: Annotated[str, typer.Argument(help="A folder, or a hub id: Qwen/Qwen3-TTS-12Hz-0.6B-Base.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the pair goes.")] = _DEFAULT_MODELS,
     type: Annotated[str, typer.Option(help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m or q4_0.")] = "q8_0",
-    codec_type: Annotated[str, typer.Option(help="f16, or f32 (which llama.cpp's own pipeline cannot run).")] = "f16",
+    codec_type: Annotated[str, typer.Option(help="f16, or f32: exact, larger, slower.")] = "f16",
     name: Annotated[str | None, typer.Option(help="The files' name. Default: the checkpoint's.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     quiet: QuietOption = False,

@@ -7,9 +7,11 @@
     ├── TextError            text that cannot be spoken
     ├── OptionError          an option this model does not know or cannot follow
     ├── CodesError           codec codes of the wrong shape, type or range
+    ├── VoiceError           a saved voice: missing, damaged, or not to be kept under that name
     └── BackendError         llama.cpp or ggml refused: out of memory, an unsupported build
 
-Every message says what was wrong, where, and what to do about it, in one line a person can act on.
+Every message says what was wrong, where, and what to do about it, in one line a person can act on. What works but will
+not sound as it could is a QualityWarning.
 """
 
 __all__ = [
@@ -20,7 +22,9 @@ __all__ = [
     "Error",
     "ModelFileError",
     "OptionError",
+    "QualityWarning",
     "TextError",
+    "VoiceError",
 ]
 
 
@@ -50,6 +54,14 @@ class OptionError(Error):
 
 class CodesError(Error):
     """Codec codes have the wrong shape, type or range."""
+
+
+class VoiceError(Error):
+    """A saved voice is missing, damaged, or cannot be kept under that name."""
+
+
+class QualityWarning(UserWarning):
+    """Speech will be made, but not as good as it could be; the message says what to change."""
 
 
 class BackendError(Error):

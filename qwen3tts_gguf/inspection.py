@@ -35,7 +35,7 @@ def _talker_report(talker: TalkerFile) -> dict[str, Any]:
     facts = {
         "name": talker.name,
         "half": "talker",
-        "kind": talker.model_type,
+        "kind": talker.model_type or "not told",
         "size": talker.model_size,
         **_provenance(talker.file),
         "languages": vocabulary.spoken_languages(),

@@ -103,8 +103,11 @@ class TalkerFile:
         if self.config.vocabulary <= schema.CODEC_VOCABULARY:
             raise ModelFileError(f"{path}: its vocabulary of {self.config.vocabulary} tokens leaves no room for text")
         _check_tensors(file, schema.talker_tensors(self.config))
-        self.model_type = file.text(Key.MODEL_TYPE, "base")
+        self.model_type = file.text(Key.MODEL_TYPE, "")
+        """"base", "custom_voice" or "voice_design"; empty in files of llama.cpp's converter, as the size."""
         self.model_size = file.text(Key.MODEL_SIZE, "")
+        if self.model_type not in ("", *schema.MODEL_TYPES):
+            raise ModelFileError(f"{path}: a model of unknown kind {self.model_type!r}")
         self.generation = GenerationDefaults.from_mapping(_generation_values(file))
 
     @property

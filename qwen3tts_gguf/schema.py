@@ -41,6 +41,7 @@ MMPROJ_ARCHITECTURE = "clip"
 SPEAKER_ENCODER_PROJECTOR = "qwen3tts_spkenc"
 GENERATOR_PROJECTOR = "qwen3tts_gen"
 
+MODEL_TYPES = ("base", "custom_voice", "voice_design")
 SAMPLE_RATE_HZ = 24_000
 N_CODEBOOKS = 16
 """Codes in a frame: one by the talker, fifteen by the code predictor."""

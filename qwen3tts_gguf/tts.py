@@ -19,21 +19,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .casting import Casting, Part
+from .codes import check_codes
 from .errors import OptionError, TextError
 from .ggml.graph import Backend
 from .model_files import ModelFiles
 from .nets.code_predictor import CodePredictor
-from .nets.codec_decoder import CodecDecoder
+from .nets.codec_decoder import CodecDecoder, CodecState
 from .nets.talker import Talker
-from .prompt import Layout, Prompt, PromptBuilder
+from .prompt import Layout, Prompt, PromptBuilder, Reference
 from .sampling import Sampling, TalkerSampler
 from .schema import N_CODEBOOKS, SAMPLE_RATE_HZ, GenerationDefaults
 from .tokenizer import Tokenizer
-from .vocabulary import AUTO, Vocabulary
+from .vocabulary import Vocabulary
 from .voice import Voice, VoiceEncoder
 
 Number = TypeVar("Number", int, float)
@@ -49,8 +52,8 @@ _MIN_FRAME_BUDGET = 75
 class SpeechOptions:
     """How to speak. None stands for the model's own default (`TTS.defaults`)."""
 
-    language: str = AUTO
-    """A name or ISO code the model knows, or "auto"."""
+    language: str | None = None
+    """A name or ISO code the model knows, or "auto"; None: the voice's own, else auto."""
     seed: int | None = None
     """Of all random choices; None draws one, which `Utterance.seed` tells."""
     greedy: bool = False
@@ -102,10 +105,14 @@ class TTS:
         self.voice_encoder = VoiceEncoder(files.mmproj, backend)
         tokens = files.talker.file.strings("tokenizer.ggml.tokens")
         self.vocabulary = Vocabulary(files.talker.file, tokens)
+        self._casting = Casting(files, self.vocabulary)
+        self.kind = self._casting.kind
+        """"base", "custom_voice" or "voice_design"."""
         self._talker = Talker(files.talker, n_threads)
         self._predictor = CodePredictor(files.mmproj, backend)
         self._decoder = CodecDecoder(files.mmproj, backend)
         self._prompts = PromptBuilder(self._talker, Tokenizer(files.talker.file, tokens), self.vocabulary)
+        self._heard: WeakKeyDictionary[Voice, CodecState] = WeakKeyDictionary()
         self._turn = threading.Lock()
 
     sample_rate_hz = SAMPLE_RATE_HZ
@@ -129,27 +136,44 @@ class TTS:
         text = text.strip()
         if not text:
             raise TextError("there is no text to speak")
-        language = self.vocabulary.language_id(options.language)
-        speaker = self._speaker_row(voice)
-        prompt = self._prompts.build(text, language=language, speaker=speaker, layout=options.layout)
+        part = self._casting.part(voice, options.language)
+        prompt = self._prompts.build(
+            text,
+            language=part.language,
+            speaker=part.speaker if part.preset is None else self._talker.embed_codec([part.preset])[0],
+            instruct=part.instruct,
+            reference=self._reference(part),
+            layout=options.layout,
+        )
         budget = max(_MIN_FRAME_BUDGET, _FRAMES_PER_TEXT_TOKEN * prompt.n_text_tokens)
         max_frames = options.max_frames or min(budget, self.defaults.max_new_tokens)
-        return Utterance(self, prompt, replace(options, max_frames=max_frames))
+        codec_state = self._codec_state(voice, part)
+        return Utterance(self, prompt, codec_state, replace(options, max_frames=max_frames))
 
     def decode(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
         """codes [frames, 16] -> samples [frames * 1920]. Raises CodesError."""
         with self._turn:
             return self._decoder.decode(codes, self._decoder.new_state())
 
-    def _speaker_row(self, voice: Voice | None) -> NDArray[np.float32] | None:
-        if voice is None:
+    def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
+        """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises AudioError; OptionError without an encoder."""
+        with self._turn:
+            return self.voice_encoder.encode_codes(samples)
+
+    def _reference(self, part: Part) -> Reference | None:
+        if part.codes is None or part.transcript is None:
             return None
-        if voice.speaker.shape != (self._talker.config.hidden,):
-            raise OptionError(
-                f"this voice has a speaker vector of {voice.speaker.size} values, this model takes "
-                f"{self._talker.config.hidden}: make the voice again with this model"
-            )
-        return voice.speaker
+        codes = check_codes(part.codes, self._decoder.config.codebook_size)
+        return Reference(part.transcript, self._predictor.embed(codes))
+
+    def _codec_state(self, voice: Voice | None, part: Part) -> CodecState:
+        """The decoder's memory at the start: of the reference, if there is one, so that the onset follows from it."""
+        if voice is None or part.codes is None:
+            return self._decoder.new_state()
+        if voice not in self._heard:
+            with self._turn:
+                self._heard[voice] = self._decoder.heard(part.codes)
+        return self._heard[voice].copy()
 
     def _sampling(self, options: SpeechOptions) -> tuple[Sampling, Sampling]:
         """The talker's and the predictor's: the user's wish, else the file's."""
@@ -177,7 +201,7 @@ class Utterance:
     Use as a context manager, so that its memory goes back to the model when it is over.
     """
 
-    def __init__(self, tts: TTS, prompt: Prompt, options: SpeechOptions) -> None:
+    def __init__(self, tts: TTS, prompt: Prompt, codec_state: CodecState, options: SpeechOptions) -> None:
         assert options.max_frames is not None
         self.seed = options.seed if options.seed is not None else secrets.randbits(32)
         self.max_frames = options.max_frames
@@ -191,7 +215,7 @@ class Utterance:
         self._sampler = TalkerSampler(
             talker_sampling, self._rng, end_of_speech=vocabulary.codec.eos, suppressed=vocabulary.suppressed
         )
-        self._codec_state = tts._decoder.new_state()
+        self._codec_state = codec_state
         self._sequence = tts._talker.new_sequence(len(prompt.embeddings) + self.max_frames)
 
     @property

@@ -12,13 +12,14 @@
 Mirrors Qwen3TTSTokenizerV2Decoder (qwen-tts 0.1.1, core/tokenizer_12hz/modeling_qwen3_tts_tokenizer_v2.py).
 
 Every layer is causal, so a frame needs of the past only the left context of each convolution and the keys and values
-of the last 71 frames: `CodecState`. The graph decodes one frame a call whatever the caller's chunks are, so any
+of the last 71 frames: `CodecState`. The graphs decode one frame a call whatever the caller's chunks are, so any
 chunking gives the very same samples.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,12 @@ from ..codes import check_codes
 from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
-from ..schema import N_CODEBOOKS
+from ..schema import N_CODEBOOKS, CodecDecoderConfig
 from .layers import WeightLoader, causal_windows, conv_matrix, transposed_conv_matrix
 
 __all__ = ["CodecDecoder", "CodecState"]
 
+_KERNEL = 7  # of every convolution with a past after the transformer, depthwise ones too
 _CONVNEXT_EPS = 1e-6  # torch.nn.LayerNorm's argument in the official block
 _MASKED = np.float16(-np.inf)
 
@@ -102,20 +104,24 @@ class Block:
     units: list[ResidualUnit]  # at `dilations`
 
 
-# -- state -------------------------------------------------------------------------------------------------------------
+# -- state -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class CodecState:
-    """What one utterance's decoding remembers, a few megabytes. Made by `CodecDecoder.new_state`."""
+    """What one utterance's decoding remembers, a few megabytes. Made by `CodecDecoder.new_state` and `heard`."""
 
     contexts: list[NDArray[np.float32]]
     """Left contexts of the convolutions, keys and values of the window."""
     n_frames: int = 0
     """Frames decoded so far."""
 
+    def copy(self) -> CodecState:
+        """To go on from the same point twice."""
+        return CodecState([context.copy() for context in self.contexts], self.n_frames)
 
-# -- the net -----------------------------------------------------------------------------------------------------------
+
+# -- the net ---------------------------------------------------------------------------------------------------------
 
 
 class CodecDecoder:
@@ -123,9 +129,10 @@ class CodecDecoder:
 
     def __init__(self, model: MmprojFile, backend: Backend) -> None:
         self.config = model.decoder
+        self._backend = backend
         self._weights = Weights(backend)
         self._load(WeightLoader(model.file, self._weights).at("a.gen.wav"))
-        self._build(backend)
+        self._front, self._tail = _Front(self, 1), _Tail(self)
         self._resident: CodecState | None = None
 
     @property
@@ -134,43 +141,59 @@ class CodecDecoder:
 
     def new_state(self) -> CodecState:
         """The memory of an utterance at its start."""
-        return CodecState([np.zeros(context.shape, np.float32) for context in self._contexts])
+        return CodecState([np.zeros(context.shape, np.float32) for context in self._contexts()])
 
     def decode(self, codes: NDArray[np.integer], state: CodecState) -> NDArray[np.float32]:
         """codes [T, 16] -> samples float32 [T * samples_per_frame] in [-1, 1], going on from `state`, which moves on.
 
         Raises CodesError for codes outside the codebooks.
         """
-        codes = check_codes(codes, self.config.codebook_size)
+        rvq = self._quantized(check_codes(codes, self.config.codebook_size))
         self._bring_in(state)
-        rvq = self._quantized(codes)
-        samples = np.empty((len(codes), self.samples_per_frame), np.float32)
-        for i, row in enumerate(rvq):
-            self._set_position(state.n_frames)
-            self._array(self._rvq)[0] = row
-            self._graph.compute()
-            samples[i] = self._array(self._samples)
+        samples = np.empty((len(rvq), self.samples_per_frame), np.float32)
+        for i in range(len(rvq)):
+            samples[i] = self._tail.run(self._front.run(rvq[i : i + 1], state.n_frames)[0])
             state.n_frames += 1
         return samples.reshape(-1)
 
+    def heard(self, codes: NDArray[np.integer]) -> CodecState:
+        """The state after decoding codes [T, 16], but made much faster: what follows a reference clip starts from it.
+
+        The transformer sees the last `window` frames at once. The convolutions after it reach back `_tail_reach`
+        frames, so only those pass through them.
+        """
+        rvq = self._quantized(check_codes(codes, self.config.codebook_size))[-self.config.window :]
+        state = self.new_state()
+        if not len(rvq):
+            return state
+        front = _Front(self, len(rvq))
+        latents = front.run(rvq, 0)
+        self._bring_in(state)
+        for context, heard in zip(self._front.contexts, front.contexts, strict=True):
+            self._front.g.array(context)[...] = front.g.array(heard)
+        for latent in latents[-_tail_reach(self.config) :]:
+            self._tail.run(latent)
+        state.n_frames = len(rvq)
+        self._put_away()
+        return state
+
+    def _contexts(self) -> list[NDArray[np.float32]]:
+        return [part.g.array(context) for part in (self._front, self._tail) for context in part.contexts]
+
     def _bring_in(self, state: CodecState) -> None:
-        """The graph's own tensors hold the state of the utterance at work; another's waits in its arrays."""
+        """The graphs' own tensors hold the state of the utterance at work; another's waits in its arrays."""
         if state is self._resident:
             return
-        for i, context in enumerate(self._contexts):
-            if self._resident is not None:
-                self._resident.contexts[i][...] = self._array(context)
-            self._array(context)[...] = state.contexts[i]
+        self._put_away()
+        for context, kept in zip(self._contexts(), state.contexts, strict=True):
+            context[...] = kept
         self._resident = state
 
-    def _set_position(self, position: int) -> None:
-        """Keys and values live in a ring of `window` rows: frame p in row p % window, over the one that fell out."""
-        window = self.config.window
-        self._array(self._position)[0] = position
-        self._array(self._ring_row)[0] = position % window
-        mask = self._array(self._mask)[0]
-        mask[:] = _MASKED
-        mask[: position + 1] = 0  # rows not yet written stay masked
+    def _put_away(self) -> None:
+        if self._resident is not None:
+            for context, kept in zip(self._contexts(), self._resident.contexts, strict=True):
+                kept[...] = context
+        self._resident = None
 
     def _quantized(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
         """codes [T, 16] -> [T, 2 * codebook_dim]: the semantic row, and the sum of the fifteen acoustic ones"""
@@ -237,63 +260,150 @@ class CodecDecoder:
             units.append(ResidualUnit(act1, self._conv(unit.at("conv1")), dilation, act2, self._conv(unit.at("conv2"))))
         return Block(self._snake(load.at("snake")), self._transposed(load.at("conv"), stride), stride, units)
 
-    # -- the graph of one frame ----------------------------------------------------------------------------------------
 
-    def _build(self, backend: Backend) -> None:
-        c = self.config
-        self._graph = g = Graph(backend)
-        self._array = g.array
-        self._contexts: list[Tensor] = []
-        self._rvq = g.input(1, 2 * c.codebook_dim)
-        self._position = g.input(1, type=GgmlType.I32)
-        self._ring_row = g.input(1, type=GgmlType.I32)
-        self._mask = g.input(1, c.window, type=GgmlType.F16)
+def _tail_reach(c: CodecDecoderConfig) -> int:
+    """How many frames back a sample hears through the convolutions after the transformer: each adds its left context
+    over the rows a frame has there."""
+    reach, rows = 0.0, 1
+    for stride in c.upsample_strides:
+        rows *= stride
+        reach += (_KERNEL - 1) / rows
+    reach += (_KERNEL - 1) / rows
+    for stride in c.dac_strides:
+        reach += 1 / rows
+        rows *= stride
+        reach += sum((_KERNEL - 1) * dilation for dilation in c.dilations) / rows
+    return ceil(reach + (_KERNEL - 1) / rows)
 
-        x = g.linear(self._rvq_projection, self._rvq)
-        x = self._causal(g, self._pre_conv, x)
-        x = g.linear(self._tfm_in[0], x, self._tfm_in[1])
-        for layer in self._layers:
-            x = self._transformer_layer(g, layer, x)
-        x = g.linear(self._tfm_out[0], g.rms_norm(x, self._tfm_norm, c.rms_eps), self._tfm_out[1])
-        for upsample in self._upsamples:
-            x = self._upsampled(g, upsample, x)
-        x = self._causal(g, self._entry, x)
-        for block in self._blocks:
-            x = self._transposed_conv(g, block.conv, block.stride, _snaked(g, block.snake, x))
-            for unit in block.units:
-                x = self._residual(g, unit, x)
-        x = self._causal(g, self._post_conv, _snaked(g, self._post_snake, x))
-        self._samples = g.output(g.clamp(g.reshape(x, self.samples_per_frame), -1.0, 1.0))
-        g.allocate()
 
-    def _with_context(self, g: Graph, x: Tensor, n: int) -> Tensor:
+# -- the graphs ------------------------------------------------------------------------------------------------------
+
+
+class _Stateful:
+    """A graph whose convolutions keep the rows they need of the past in inputs of their own: `contexts`."""
+
+    def __init__(self, net: CodecDecoder) -> None:
+        self.g = Graph(net._backend)
+        self.contexts: list[Tensor] = []
+
+    def _with_context(self, x: Tensor, n: int) -> Tensor:
         """x [T, C] -> [n + T, C]: the last n rows of the past first; the past moves on by T rows."""
+        g = self.g
         context = g.input(n, x.shape[1])
-        self._contexts.append(context)
+        self.contexts.append(context)
         padded = g.concat([context, x])
         g.expand(g.copy(g.rows(padded, x.shape[0], n + x.shape[0]), context))
         return padded
 
-    def _causal(self, g: Graph, conv: Conv, x: Tensor) -> Tensor:
-        padded = self._with_context(g, x, conv.k - 1) if conv.k > 1 else x
-        return g.linear(conv.weight, causal_windows(g, padded, conv.k), conv.bias)
+    def _causal(self, conv: Conv, x: Tensor) -> Tensor:
+        padded = self._with_context(x, conv.k - 1) if conv.k > 1 else x
+        return self.g.linear(conv.weight, causal_windows(self.g, padded, conv.k), conv.bias)
 
-    def _transposed_conv(self, g: Graph, conv: Conv, stride: int, x: Tensor) -> Tensor:
+
+class _Front(_Stateful):
+    """rvq [T, 2 * codebook_dim] -> latents [T, latent]: up to the transformer's end, T frames at once.
+
+    Keys and values live in a ring of `window` rows: frame p in row p % window, over the one that fell out of sight.
+    With T > 1 only a start from nothing is possible, with T <= window.
+    """
+
+    def __init__(self, net: CodecDecoder, n_frames: int) -> None:
+        super().__init__(net)
+        self._config, self._n = c, n = net.config, n_frames
+        g = self.g
+        self._rvq = g.input(n, 2 * c.codebook_dim)
+        self._positions = g.input(n, type=GgmlType.I32)
+        self._ring_rows = g.input(n, type=GgmlType.I32)
+        self._mask = g.input(n, c.window, type=GgmlType.F16)
+        x = self._causal(net._pre_conv, g.linear(net._rvq_projection, self._rvq))
+        x = g.linear(net._tfm_in[0], x, net._tfm_in[1])
+        for layer in net._layers:
+            x = self._layer(layer, x)
+        x = g.linear(net._tfm_out[0], g.rms_norm(x, net._tfm_norm, c.rms_eps), net._tfm_out[1])
+        self._latents = g.output(x)
+        g.allocate()
+
+    def run(self, rvq: NDArray[np.float32], start: int) -> NDArray[np.float32]:
+        """The frames `start` .. `start` + T - 1; the result is valid until the next run."""
+        g, window = self.g, self._config.window
+        assert len(rvq) == self._n and (self._n == 1 or start == 0), (len(rvq), start)
+        positions = start + np.arange(self._n)
+        g.array(self._rvq)[...] = rvq
+        g.array(self._positions)[:] = positions
+        g.array(self._ring_rows)[:] = positions % window
+        unwritten_or_ahead = np.arange(window) > positions[:, None]
+        g.array(self._mask)[...] = np.where(unwritten_or_ahead, _MASKED, np.float16(0))
+        g.compute()
+        return g.array(self._latents)
+
+    def _layer(self, w: TransformerLayer, x: Tensor) -> Tensor:
+        g, c, n = self.g, self._config, self._n
+        heads = (n, c.n_heads, c.head_dim)
+        h = g.rms_norm(x, w.ln1, c.rms_eps)
+        q = g.rope(g.reshape(g.linear(w.attn_q, h), *heads), self._positions, c.rope_theta)
+        k = g.rope(g.reshape(g.linear(w.attn_k, h), *heads), self._positions, c.rope_theta)
+        keys = self._remembered(g.reshape(k, n, c.attention_dim))
+        values = self._remembered(g.linear(w.attn_v, h))
+        y = g.attention(g.transpose(q, 1, 0, 2), keys, values, self._mask, c.head_dim**-0.5)
+        x = g.add(x, g.mul(g.linear(w.attn_out, g.reshape(y, n, c.attention_dim)), w.ls1))
+        h = g.rms_norm(x, w.ln2, c.rms_eps)
+        y = g.linear(w.ffn_down, g.silu_gate(g.linear(w.ffn_gate, h), g.linear(w.ffn_up, h)))
+        return g.add(x, g.mul(y, w.ls2))
+
+    def _remembered(self, x: Tensor) -> Tensor:
+        """x [T, attention_dim], keys or values of these frames -> those of the window [heads, window, head_dim]"""
+        g, c = self.g, self._config
+        ring = g.input(c.window, c.attention_dim)
+        self.contexts.append(ring)
+        rows = g.reshape(g.set_rows(ring, x, self._ring_rows), c.window, c.n_heads, c.head_dim)
+        return g.transpose(rows, 1, 0, 2)
+
+
+class _Tail(_Stateful):
+    """latent [latent] of one frame -> samples [samples_per_frame]"""
+
+    def __init__(self, net: CodecDecoder) -> None:
+        super().__init__(net)
+        g = self.g
+        self._latent = g.input(1, net.config.latent)
+        x = self._latent
+        for upsample in net._upsamples:
+            x = self._upsampled(upsample, x)
+        x = self._causal(net._entry, x)
+        for block in net._blocks:
+            x = self._transposed_conv(block.conv, block.stride, self._snaked(block.snake, x))
+            for unit in block.units:
+                x = self._residual(unit, x)
+        x = self._causal(net._post_conv, self._snaked(net._post_snake, x))
+        self._samples = g.output(g.clamp(g.reshape(x, net.samples_per_frame), -1.0, 1.0))
+        g.allocate()
+
+    def run(self, latent: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The result is valid until the next run."""
+        g = self.g
+        g.array(self._latent)[0] = latent
+        g.compute()
+        return g.array(self._samples)
+
+    def _transposed_conv(self, conv: Conv, stride: int, x: Tensor) -> Tensor:
         """x [T, in] -> [stride * T, out]"""
-        padded = self._with_context(g, x, conv.k - 1) if conv.k > 1 else x
+        g = self.g
+        padded = self._with_context(x, conv.k - 1) if conv.k > 1 else x
         y = g.linear(conv.weight, causal_windows(g, padded, conv.k))
         return g.add(g.reshape(y, stride * x.shape[0], y.shape[1] // stride), conv.bias)
 
-    def _residual(self, g: Graph, unit: ResidualUnit, x: Tensor) -> Tensor:
-        y = _snaked(g, unit.act1, x)
-        y = self._causal(g, unit.conv1, y) if unit.dilation == 1 else self._dilated(g, unit.conv1, unit.dilation, y)
-        return g.add(x, self._causal(g, unit.conv2, _snaked(g, unit.act2, y)))
+    def _residual(self, unit: ResidualUnit, x: Tensor) -> Tensor:
+        g = self.g
+        y = self._snaked(unit.act1, x)
+        y = self._causal(unit.conv1, y) if unit.dilation == 1 else self._dilated(unit.conv1, unit.dilation, y)
+        return g.add(x, self._causal(unit.conv2, self._snaked(unit.act2, y)))
 
-    def _dilated(self, g: Graph, conv: Conv, dilation: int, x: Tensor) -> Tensor:
+    def _dilated(self, conv: Conv, dilation: int, x: Tensor) -> Tensor:
         """A dilated convolution is a plain one on every dilation-th row: split time into phases, convolve, join."""
+        g = self.g
         n, width = x.shape
         surplus = -n % dilation  # rows of history that only fill the phases up
-        padded = self._with_context(g, x, (conv.k - 1) * dilation + surplus)
+        padded = self._with_context(x, (conv.k - 1) * dilation + surplus)
         per_phase = padded.shape[0] // dilation
         phases = g.contiguous(g.transpose(g.reshape(padded, per_phase, dilation, width), 1, 0, 2))
         n_windows = per_phase - conv.k + 1
@@ -302,10 +412,11 @@ class CodecDecoder:
         joined = g.reshape(g.contiguous(g.transpose(y, 1, 0, 2)), surplus + n, y.shape[2])
         return g.rows(joined, surplus, surplus + n)
 
-    def _upsampled(self, g: Graph, w: Upsample, x: Tensor) -> Tensor:
-        x = self._transposed_conv(g, w.conv, w.stride, x)
+    def _upsampled(self, w: Upsample, x: Tensor) -> Tensor:
+        g = self.g
+        x = self._transposed_conv(w.conv, w.stride, x)
         n = x.shape[0]
-        padded = self._with_context(g, x, len(w.dwconv) - 1)
+        padded = self._with_context(x, len(w.dwconv) - 1)
         y = g.mul(g.rows(padded, 0, n), w.dwconv[0])
         for i, tap in enumerate(w.dwconv[1:], start=1):
             y = g.add(y, g.mul(g.rows(padded, i, n + i), tap))
@@ -313,28 +424,6 @@ class CodecDecoder:
         y = g.linear(w.pw2[0], g.gelu(g.linear(w.pw1[0], y, w.pw1[1])), w.pw2[1])
         return g.add(x, g.mul(y, w.gamma))
 
-    def _transformer_layer(self, g: Graph, w: TransformerLayer, x: Tensor) -> Tensor:
-        c = self.config
-        heads = (c.n_heads, c.head_dim)
-        h = g.rms_norm(x, w.ln1, c.rms_eps)
-        q = g.rope(g.reshape(g.linear(w.attn_q, h), 1, *heads), self._position, c.rope_theta)
-        k = g.rope(g.reshape(g.linear(w.attn_k, h), 1, *heads), self._position, c.rope_theta)
-        keys = self._remembered(g, g.reshape(k, 1, c.attention_dim))
-        values = self._remembered(g, g.linear(w.attn_v, h))
-        y = g.attention(g.transpose(q, 1, 0, 2), keys, values, self._mask, c.head_dim**-0.5)
-        x = g.add(x, g.mul(g.linear(w.attn_out, g.reshape(y, 1, c.attention_dim)), w.ls1))
-        h = g.rms_norm(x, w.ln2, c.rms_eps)
-        y = g.linear(w.ffn_down, g.silu_gate(g.linear(w.ffn_gate, h), g.linear(w.ffn_up, h)))
-        return g.add(x, g.mul(y, w.ls2))
-
-    def _remembered(self, g: Graph, x: Tensor) -> Tensor:
-        """x [1, attention_dim], keys or values of this frame -> those of the window [heads, window, head_dim]"""
-        c = self.config
-        ring = g.input(c.window, c.attention_dim)
-        self._contexts.append(ring)
-        rows = g.reshape(g.set_rows(ring, x, self._ring_row), c.window, c.n_heads, c.head_dim)
-        return g.transpose(rows, 1, 0, 2)
-
-
-def _snaked(g: Graph, w: Snake, x: Tensor) -> Tensor:
-    return g.add(x, g.mul(g.square(g.sin(g.mul(x, w.alpha))), w.beta))
+    def _snaked(self, w: Snake, x: Tensor) -> Tensor:
+        g = self.g
+        return g.add(x, g.mul(g.square(g.sin(g.mul(x, w.alpha))), w.beta))

@@ -29,7 +29,7 @@ from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..schema import N_CODEBOOKS
-from .layers import WeightLoader, conv_matrix
+from .layers import WeightLoader, causal_windows, conv_matrix
 
 __all__ = ["CodecEncoder"]
 
@@ -251,7 +251,7 @@ class CodecEncoder:
         first, last = g.rows(x, 0, 1), g.rows(x, n - 1, n)
         left, right = k - _DOWNSAMPLE_STRIDE, -n % _DOWNSAMPLE_STRIDE
         padded = g.concat([first] * left + [x] + [last] * right)
-        return g.linear(self._downsample, _windows(g, padded, k, _DOWNSAMPLE_STRIDE))
+        return g.linear(self._downsample, causal_windows(g, padded, k, _DOWNSAMPLE_STRIDE))
 
     def _nearest_codes(self, projected: FloatArray) -> NDArray[np.int32]:
         """projected [T, 2 * codebook_dim] -> [T, 16]"""
@@ -274,11 +274,4 @@ class CodecEncoder:
 
 def _convolved(g: Graph, conv: Conv, padded: Tensor) -> Tensor:
     """padded [k - stride + T, in] -> [T / stride, out]"""
-    return g.add(g.linear(conv.weight, _windows(g, padded, conv.k, conv.stride)), conv.bias)
-
-
-def _windows(g: Graph, padded: Tensor, k: int, stride: int) -> Tensor:
-    """padded [k - stride + T, C] -> [T / stride, k * C], row t being rows t * stride .. t * stride + k - 1 laid end to
-    end; they overlap in memory, nothing is copied."""
-    n, width = padded.shape
-    return g.view(padded, ((n - k) // stride + 1, k * width), (stride * width, 1))
+    return g.add(g.linear(conv.weight, causal_windows(g, padded, conv.k, conv.stride)), conv.bias)

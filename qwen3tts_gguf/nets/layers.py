@@ -88,10 +88,10 @@ def transposed_conv_matrix(kernel: NDArray[Any], stride: int, dtype: Any) -> NDA
     return np.ascontiguousarray(taps.transpose(3, 1, 2, 0), dtype).reshape(stride * out, (k // stride) * width)
 
 
-def causal_windows(g: Graph, padded: Tensor, k: int) -> Tensor:
-    """padded [k - 1 + T, C] -> [T, k * C], row t being rows t .. t + k - 1 laid end to end.
+def causal_windows(g: Graph, padded: Tensor, k: int, stride: int = 1) -> Tensor:
+    """padded [k - stride + T, C] -> [T / stride, k * C], row t being rows t * stride .. t * stride + k - 1 end to end.
 
     The rows overlap in memory: nothing is copied.
     """
     n, width = padded.shape
-    return g.view(padded, (n - k + 1, k * width), (width, 1))
+    return g.view(padded, ((n - k) // stride + 1, k * width), (stride * width, 1))
