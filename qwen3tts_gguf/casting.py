@@ -56,7 +56,7 @@ class Casting:
     def __init__(self, files: ModelFiles, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._hidden = files.talker.config.hidden
-        self._codec = codec_fingerprint(files.mmproj)
+        self.codec = codec_fingerprint(files.mmproj)
         self._speaker_encoder = speaker_fingerprint(files.mmproj)
         self.kind = files.talker.model_type or _guessed_kind(files, vocabulary)
         size = files.talker.model_size or (_SMALL if self._hidden <= _SMALL_HIDDEN else "")
@@ -107,7 +107,7 @@ class Casting:
         return voice.speaker if fits and same else None
 
     def _fitting_codes(self, voice: Voice) -> NDArray[np.int32] | None:
-        return voice.codes if not voice.codec or voice.codec == self._codec else None
+        return voice.codes if not voice.codec or voice.codec == self.codec else None
 
     def _warn_of_what_is_left_out(
         self, voice: Voice, speaker: NDArray[np.float32] | None, codes: NDArray[np.int32] | None

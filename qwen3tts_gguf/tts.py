@@ -108,6 +108,7 @@ class TTS:
         self._casting = Casting(files, self.vocabulary)
         self.kind = self._casting.kind
         """"base", "custom_voice" or "voice_design"."""
+        self.codec_fingerprint = self._casting.codec
         self._talker = Talker(files.talker, n_threads)
         self._predictor = CodePredictor(files.mmproj, backend)
         self._decoder = CodecDecoder(files.mmproj, backend)

@@ -51,10 +51,15 @@ class VoiceStore:
         return load_voice(path)
 
     def save(self, name: str, voice: Voice, *, overwrite: bool = False) -> Path:
+        path = self.require_free(name, overwrite=overwrite)
+        save_voice(path, voice)
+        return path
+
+    def require_free(self, name: str, *, overwrite: bool = False) -> Path:
+        """The path for a new voice of that name. Raises VoiceError when there is one already."""
         path = self.path(name)
         if path.exists() and not overwrite:
             raise VoiceError(f"there is a voice named {name!r} already; delete it first, or say --force")
-        save_voice(path, voice)
         return path
 
     def delete(self, name: str) -> None:

@@ -18,6 +18,7 @@ ROWS = (
     "qwen3tts_gguf.cli",
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.tts  qwen3tts_gguf.inspection",
+    "qwen3tts_gguf.casting  qwen3tts_gguf.voice_store",
     "qwen3tts_gguf.prompt  qwen3tts_gguf.voice",
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
     "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
@@ -54,7 +55,7 @@ HOMES = {
     "typer": ("qwen3tts_gguf.cli",),
     "click": ("qwen3tts_gguf.cli",),
     "rich": ("qwen3tts_gguf.cli",),
-    "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice"),
+    "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice_store"),
     "gguf": ("qwen3tts_convert.",),
     "huggingface_hub": ("qwen3tts_convert.hub",),
     "torch": (),

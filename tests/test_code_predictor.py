@@ -72,7 +72,9 @@ def test_the_narrowest_settings_are_greedy(
     assert np.array_equal(predicted(predictor, hidden[:3], narrow), predicted(predictor, hidden[:3], GREEDY))
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_p=0.9), Sampling(top_k=0, repetition_penalty=1.2)], ids=str)
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(top_p=0.9), Sampling(top_k=0, repetition_penalty=1.2)], ids=str
+)
 def test_the_same_seed_gives_the_same_frames(
     predictor: CodePredictor, hidden: NDArray[np.float32], sampling: Sampling
 ) -> None:
@@ -126,9 +128,7 @@ def test_the_first_code_follows_the_official_distribution(
     assert statistic <= freedom + 5 * np.sqrt(2 * freedom)
 
 
-def test_a_huge_penalty_forbids_a_code_twice_in_a_frame(
-    predictor: CodePredictor, hidden: NDArray[np.float32]
-) -> None:
+def test_a_huge_penalty_forbids_a_code_twice_in_a_frame(predictor: CodePredictor, hidden: NDArray[np.float32]) -> None:
     codes = predicted(predictor, hidden, Sampling(draws=False, repetition_penalty=1e6))
     assert all(len(set(frame[1:])) == 15 for frame in codes.tolist())
 

@@ -64,6 +64,25 @@ def test_two_interleaved_states_equal_the_separate_ones(
     assert np.array_equal(np.concatenate(pieces[1]), alone)
 
 
+def test_a_copied_state_goes_on_from_the_same_point(
+    decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32]
+) -> None:
+    state = decoder.new_state()
+    decoder.decode(codes[:3], state)
+    copy = state.copy()  # while the decoder's own memory holds the state
+    for each in (state, copy):
+        assert np.array_equal(decoder.decode(codes[3:5], each), whole[3 * 1920 : 5 * 1920])
+
+
+@pytest.mark.parametrize("n", [0, 1, 30, 75])
+def test_what_follows_frames_heard_is_what_follows_frames_decoded(
+    decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32], n: int
+) -> None:
+    state = decoder.heard(codes[:n])
+    found = decoder.decode(codes[n : n + 3], state)
+    assert np.abs(found - whole[n * 1920 : (n + 3) * 1920]).max() < 1e-4
+
+
 def test_samples_depend_on_no_later_frame(
     decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32]
 ) -> None:

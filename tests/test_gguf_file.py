@@ -196,7 +196,9 @@ def array(element: int, count: int, data: bytes = b"") -> bytes:
 def tensor(name: str | bytes, ne: Iterable[int], type: int = F32, offset: int = 0, n_dims: int | None = None) -> bytes:
     ne = list(ne)
     sizes = b"".join(struct.pack("<Q", n) for n in ne)
-    return text(name) + struct.pack("<I", len(ne) if n_dims is None else n_dims) + sizes + struct.pack("<IQ", type, offset)
+    return (
+        text(name) + struct.pack("<I", len(ne) if n_dims is None else n_dims) + sizes + struct.pack("<IQ", type, offset)
+    )
 
 
 def build(

@@ -294,9 +294,7 @@ def test_rope_rotates_halves(backend: Backend, rng: np.random.Generator) -> None
 @pytest.mark.parametrize("n_kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("n_queries", [1, 6])
-def test_attention(
-    backend: Backend, rng: np.random.Generator, n_queries: int, masked: bool, n_kv_heads: int
-) -> None:
+def test_attention(backend: Backend, rng: np.random.Generator, n_queries: int, masked: bool, n_kv_heads: int) -> None:
     q, k, v = normal(rng, 4, n_queries, 32), normal(rng, n_kv_heads, 9, 32), normal(rng, n_kv_heads, 9, 32)
     mask = np.where(np.arange(9) <= np.arange(n_queries)[:, None] + 2, 0, -np.inf).astype(np.float16)
     scale = 32**-0.5
@@ -458,7 +456,11 @@ for build in {MISFITS!r}.strip().splitlines():
         continue
     raise SystemExit("no assertion")
 """
-    environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {
+        **os.environ,
+        "GGML_NO_BACKTRACE": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stdout.splitlines()[-1]
 

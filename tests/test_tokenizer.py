@@ -47,7 +47,16 @@ def test_ids_equal_the_official_ones(
 
 @pytest.mark.parametrize(
     "text",
-    ["Hello", " two  spaces ", "tabs\tand\nlines\r\n\n", "it's we'll THEY'RE", "2024 12,345.67", "a\u0000b", "😀👍🏽", "ﬁ Ⅷ ½"],
+    [
+        "Hello",
+        " two  spaces ",
+        "tabs\tand\nlines\r\n\n",
+        "it's we'll THEY'RE",
+        "2024 12,345.67",
+        "a\u0000b",
+        "😀👍🏽",
+        "ﬁ Ⅷ ½",
+    ],
 )
 def test_ids_spell_the_text(tokenizer: Tokenizer, tokens: list[str], text: str) -> None:
     assert spelled(tokenizer.encode(text), tokens) == unicodedata.normalize("NFC", text)
@@ -117,6 +126,8 @@ class Keys:
         ([1, 3, 1], ["a b"], "broken.gguf: its tokenizer cannot be built"),
     ],
 )
-def test_a_vocabulary_that_does_not_fit_is_a_model_file_error(types: list[int], merges: list[str], message: str) -> None:
+def test_a_vocabulary_that_does_not_fit_is_a_model_file_error(
+    types: list[int], merges: list[str], message: str
+) -> None:
     with pytest.raises(ModelFileError, match=message):
         Tokenizer(Keys(types, merges), ["a", "b", "ab"])  # type: ignore[arg-type]

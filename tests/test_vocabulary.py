@@ -123,7 +123,8 @@ def test_only_codes_and_the_end_may_be_said(file: GgufFile, tokens: list[str], v
 
 
 @pytest.mark.parametrize(
-    "token", ["<|im_start|>", "<tts_pad>", "<tts_text_eod>", "<|codec_bos|>", "<|codec_eos_token|>", "<|codec_nothink|>"]
+    "token",
+    ["<|im_start|>", "<tts_pad>", "<tts_text_eod>", "<|codec_bos|>", "<|codec_eos_token|>", "<|codec_nothink|>"],
 )
 def test_a_token_that_is_missing_is_named(file: GgufFile, tokens: list[str], token: str) -> None:
     with pytest.raises(ModelFileError) as caught:

@@ -1,0 +1,90 @@
+"""The command line: the only place that prints, exits, or reads the environment.
+
+    __init__  the app, and how errors end it        console  what the commands share
+    converting  speaking  voices  codec  inspecting  the commands
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error said in one line, 2 a command that was
+not understood, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import sys
+import warnings
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+
+from ..errors import Error
+from . import codec, converting, inspecting, speaking, voices
+from .console import stderr, stdout
+
+__all__ = ["app", "main"]
+
+_EXIT_ERROR, _EXIT_INTERRUPTED = 1, 130
+
+# Threads of ggml that wait for each other spin first. libgomp's default of 300,000 turns costs nothing on idle
+# processors, but beside any other load the spinning thread holds the very processor the other one waits for: a tiny
+# model took 9 s in place of 0.5 s. Read when libgomp is loaded, so before anything imports llama_cpp.
+_SPIN_TURNS = "1000"
+
+app = typer.Typer(
+    name="qwen3tts",
+    help="Speak with Qwen3-TTS on an ordinary CPU, offline.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(converting.convert)
+app.command()(speaking.speak)
+app.add_typer(voices.app, name="voice")
+app.add_typer(codec.app, name="codec")
+app.command()(inspecting.inspect)
+
+
+def main() -> NoReturn:
+    """Run the command line; errors of the library become one line on stderr."""
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_TURNS)
+    warnings.showwarning = _show_warning
+    try:
+        sys.exit(app(standalone_mode=False))
+    except click.ClickException as error:  # a command that was not understood
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(_EXIT_INTERRUPTED)
+    except Error as error:
+        if "--debug" in sys.argv[1:]:
+            raise
+        stderr.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(_EXIT_ERROR)
+    except BrokenPipeError:  # the reader of our output has gone; so do we
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_EXIT_ERROR)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    stderr.print(f"warning: {message}", markup=False, soft_wrap=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        versions = {name: importlib.metadata.version(name) for name in ("qwen3tts-gguf", "llama-cpp-python")}
+        stdout.print(", ".join(f"{name} {version}" for name, version in versions.items()))
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show llama.cpp's log, and tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which, and exit.")
+    ] = False,
+) -> None:
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s: %(message)s")

@@ -1,0 +1,72 @@
+"""`qwen3tts codec`: audio to codes and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import (
+    DEFAULT_MODELS,
+    ModelOption,
+    OutputOption,
+    QuietOption,
+    ThreadsOption,
+    output_target,
+    progress,
+    save_array,
+    stderr,
+)
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Audio to codec codes and back.", no_args_is_help=True)
+
+
+@app.command()
+def encode(
+    audio: Annotated[Path, typer.Argument(help="Any format libsndfile reads.")],
+    model: ModelOption = DEFAULT_MODELS,
+    output: Annotated[Path, typer.Option("--output", "-o", help=".npy, int32, frames x 16.")] = Path("codes.npy"),
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Turn audio into codec codes, sixteen every 80 ms."""
+    from ..audio import read_audio
+    from ..ggml.graph import Backend
+    from ..model_files import MmprojFile, find_mmproj
+    from ..tts import default_threads
+    from ..voice import VoiceEncoder
+
+    encoder = VoiceEncoder(MmprojFile(find_mmproj(model)), Backend(threads or default_threads()))
+    codes = encoder.encode_codes(read_audio(audio))
+    save_array(output, codes)
+    if not quiet:
+        stderr.print(f"{len(codes)} frames -> {output}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def decode(
+    codes: Annotated[Path, typer.Argument(help=".npy, whole numbers, frames x 16.")],
+    model: ModelOption = DEFAULT_MODELS,
+    output: OutputOption = Path("decoded.wav"),
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Turn codec codes, as `speak --codes` or `codec encode` saves them, into audio."""
+    target = output_target(output)
+
+    from ..audio import open_sink
+    from ..codes import read_codes
+    from ..ggml.graph import Backend
+    from ..model_files import MmprojFile, find_mmproj
+    from ..nets.codec_decoder import CodecDecoder
+    from ..tts import default_threads
+
+    decoder = CodecDecoder(MmprojFile(find_mmproj(model)), Backend(threads or default_threads()))
+    frames = read_codes(codes, decoder.config.codebook_size)
+    state = decoder.new_state()
+    with open_sink(target) as sink, progress(quiet=quiet) as bar:
+        for frame in bar.track(frames, description="decoding"):
+            sink.write(decoder.decode(frame[None], state))

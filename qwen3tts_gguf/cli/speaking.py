@@ -1,0 +1,245 @@
+"""`qwen3tts speak`"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+from rich.progress import SpinnerColumn, TextColumn
+
+from ..errors import AudioError, OptionError, TextError
+from .console import (
+    DEFAULT_MODELS,
+    MmprojOption,
+    ModelOption,
+    OutputOption,
+    QuietOption,
+    ThreadsOption,
+    VoicesOption,
+    output_target,
+    progress,
+    save_array,
+    stderr,
+    voices_folder,
+)
+
+if TYPE_CHECKING:
+    from ..tts import TTS, Utterance
+    from ..voice import Voice
+
+__all__ = ["RefPadOption", "RefTextFileOption", "RefTextOption", "clip_voice", "speak"]
+
+RefTextOption = Annotated[str | None, typer.Option(help="What the clip says; then it is cloned in context.")]
+RefTextFileOption = Annotated[
+    Path | None, typer.Option(help="The same from a file. Default: a .txt beside the clip, if there is one.")
+]
+RefPadOption = Annotated[float, typer.Option(min=0, max=5, help="Seconds of silence after the clip in its codes.")]
+XVectorOption = Annotated[bool, typer.Option("--x-vector-only", help="Clone by the speaker vector alone.")]
+
+
+class _Layout(str, Enum):
+    WHOLE = "whole"
+    STEPWISE = "stepwise"
+
+
+def speak(
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from stdin.")],
+    model: ModelOption = DEFAULT_MODELS,
+    mmproj: MmprojOption = None,
+    voice: Annotated[str | None, typer.Option(help="A clip to speak like, or the name of a kept voice.")] = None,
+    ref_text: RefTextOption = None,
+    ref_text_file: RefTextFileOption = None,
+    x_vector_only: XVectorOption = False,
+    ref_pad: RefPadOption = 0.5,
+    speaker: Annotated[str | None, typer.Option(help="A preset of a CustomVoice model.")] = None,
+    instruct: Annotated[str | None, typer.Option(help="How to speak; for VoiceDesign, what voice.")] = None,
+    save_voice: Annotated[str | None, typer.Option(help="Keep this speech as a voice of that name.")] = None,
+    voices: VoicesOption = None,
+    output: OutputOption = Path("speech.wav"),
+    language: Annotated[str | None, typer.Option("--language", "-l", help="Name or ISO code. Default: auto.")] = None,
+    layout: Annotated[
+        _Layout, typer.Option(help="All text before the first sound, or a token a frame.")
+    ] = _Layout.WHOLE,
+    seed: Annotated[int | None, typer.Option(min=0, help="Repeats a speech. Default: a new one.")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest code each time; sounds worse.")] = False,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="80 ms each. Default: from the text's length.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the talker. Default: the model's own.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 keeps all.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="1 keeps all.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="1 is none.")] = None,
+    sub_temperature: Annotated[float | None, typer.Option(help="Of the code predictor, as the next three.")] = None,
+    sub_top_k: Annotated[int | None, typer.Option(help="0 keeps all.")] = None,
+    sub_top_p: Annotated[float | None, typer.Option(help="1 keeps all.")] = None,
+    sub_repetition_penalty: Annotated[float | None, typer.Option(help="1, the default, is none.")] = None,
+    threads: ThreadsOption = None,
+    codes: Annotated[Path | None, typer.Option(help="Also save the codes: .npy, int32, frames x 16.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Say TEXT.
+
+    A Base model speaks like a clip (--voice), closest with the words said in it (--ref-text); a CustomVoice model has
+    presets (--speaker); a VoiceDesign model follows a description (--instruct).
+
+    qwen3tts speak "Good morning." --voice ref.wav --ref-text "What ref.wav says." -o morning.wav
+
+    echo "Read this." | qwen3tts speak - -o - | aplay
+    """
+    started = time.perf_counter()
+    if text == "-":
+        text = _read_stdin()
+    if codes is not None and codes.suffix != ".npy":
+        raise OptionError(f"{codes}: codes are saved as .npy")
+    target = output_target(output)
+
+    from ..tts import TTS, SpeechOptions
+
+    options = SpeechOptions(
+        language=language, seed=seed, greedy=greedy, max_frames=max_frames, layout=layout.value,
+        temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=repetition_penalty,
+        sub_temperature=sub_temperature, sub_top_k=sub_top_k, sub_top_p=sub_top_p,
+        sub_repetition_penalty=sub_repetition_penalty,
+    )  # fmt: skip
+    tts = TTS(model, mmproj=mmproj, n_threads=threads)
+    chosen = _chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
+    chosen = _with_words(chosen, speaker, instruct)
+    loaded = time.perf_counter()
+    with tts.utter(text, chosen, options) as utterance:
+        _speak_to(utterance, target, quiet)
+    if codes is not None:
+        save_array(codes, utterance.codes)
+    if not quiet:
+        now = time.perf_counter()
+        _report(utterance, output, work_seconds=now - loaded, wall_seconds=now - started)
+    if save_voice is not None:
+        _keep(tts, utterance, text, save_voice, voices, quiet)
+
+
+# -- who speaks ------------------------------------------------------------------------------------------------------
+
+
+def _chosen_voice(
+    tts: TTS,
+    voice: str | None,
+    ref_text: str | None,
+    ref_text_file: Path | None,
+    x_vector_only: bool,
+    ref_pad: float,
+    voices: Path | None,
+    quiet: bool,
+) -> Voice | None:
+    if voice is None:
+        if ref_text is not None or ref_text_file is not None or x_vector_only:
+            raise OptionError("--ref-text, --ref-text-file and --x-vector-only belong to a clip: name it with --voice")
+        return None
+    if Path(voice).is_file() or Path(voice).suffix or Path(voice).parent != Path():
+        return clip_voice(tts, Path(voice), ref_text, ref_text_file, x_vector_only, ref_pad, quiet)
+    from ..voice_store import VoiceStore
+
+    kept = VoiceStore(voices_folder(voices)).load(voice)
+    if ref_text is not None or ref_text_file is not None:
+        raise OptionError(f"the kept voice {voice!r} has its own transcript: --ref-text is for clips")
+    return kept.without_codes() if x_vector_only else kept
+
+
+def clip_voice(
+    tts: TTS,
+    clip: Path,
+    ref_text: str | None,
+    ref_text_file: Path | None,
+    x_vector_only: bool,
+    ref_pad: float,
+    quiet: bool,
+) -> Voice:
+    """The voice of a clip, with the transcript given, or lying beside it. Raises AudioError, TextError, OptionError."""
+    from ..voice import Voice
+
+    if x_vector_only and (ref_text is not None or ref_text_file is not None):
+        raise OptionError("--x-vector-only leaves the transcript out: say one or the other")
+    if ref_text is not None and ref_text_file is not None:
+        raise OptionError("--ref-text and --ref-text-file say the same thing: give one")
+    beside = clip.with_suffix(".txt")
+    if not x_vector_only and ref_text is None:
+        if ref_text_file is not None:
+            ref_text = _read_text(ref_text_file)
+        elif beside.is_file():
+            ref_text = _read_text(beside)
+    if ref_text is not None and not ref_text.strip():
+        raise TextError("the transcript of the clip is empty")
+    if ref_text is None and not x_vector_only and not quiet:
+        stderr.print("hint: with --ref-text and the words said in the clip, the voice comes closer", soft_wrap=True)
+    return Voice.from_audio(clip, tts, transcript=ref_text, pad_seconds=ref_pad)
+
+
+def _with_words(voice: Voice | None, speaker: str | None, instruct: str | None) -> Voice | None:
+    from ..voice import Voice
+
+    if speaker is not None:
+        if voice is not None:
+            raise OptionError("--speaker and --voice both say who speaks: give one")
+        voice = Voice.preset(speaker)
+    if instruct is not None:
+        voice = replace(voice or Voice(), instruct=instruct)
+    return voice
+
+
+def _keep(tts: TTS, utterance: Utterance, text: str, name: str, voices: Path | None, quiet: bool) -> None:
+    """The speech just made, as a reference for cloning with a Base model: what it said is known."""
+    from ..voice import Voice
+    from ..voice_store import VoiceStore
+
+    if not len(utterance.codes):
+        raise AudioError("nothing was said that could be kept as a voice")
+    kept = Voice(codes=utterance.codes, transcript=text.strip(), codec=tts.codec_fingerprint)
+    path = VoiceStore(voices_folder(voices)).save(name, kept)
+    if not quiet:
+        stderr.print(
+            f"kept as voice {name!r} in {path.parent}: speak with a Base model and --voice {name}", markup=False
+        )
+
+
+# -- in and out ------------------------------------------------------------------------------------------------------
+
+
+def _speak_to(utterance: Utterance, target: Path | BinaryIO, quiet: bool) -> None:
+    from ..audio import open_sink
+
+    columns = (SpinnerColumn(), TextColumn("{task.fields[seconds]:.1f} s of speech"))
+    with open_sink(target) as sink, progress(*columns, quiet=quiet) as bar:
+        task = bar.add_task("", total=None, seconds=0.0)
+        for samples in utterance:
+            sink.write(samples)
+            bar.update(task, seconds=utterance.seconds)
+
+
+def _report(utterance: Utterance, output: Path, *, work_seconds: float, wall_seconds: float) -> None:
+    spoken = utterance.seconds
+    factor = f", RTF {work_seconds / spoken:.2f}" if spoken else ""
+    stderr.print(
+        f"{spoken:.2f} s of speech in {work_seconds:.2f} s{factor} ({wall_seconds:.2f} s with loading), "
+        f"seed {utterance.seed} -> {output}",
+        soft_wrap=True,
+        markup=False,
+    )
+    if not utterance.ended:
+        stderr.print(f"stopped after {utterance.max_frames} frames without an end of speech", soft_wrap=True)
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError:
+        raise TextError("the text on stdin is not UTF-8") from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise TextError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise TextError(f"{path}: cannot be read ({error.strerror})") from None

@@ -1,0 +1,160 @@
+"""`qwen3tts voice`: voices that are kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ..errors import OptionError
+from .console import (
+    DEFAULT_MODELS,
+    MmprojOption,
+    ModelOption,
+    QuietOption,
+    ThreadsOption,
+    VoicesOption,
+    stderr,
+    stdout,
+    voices_folder,
+)
+from .speaking import RefPadOption, RefTextFileOption, RefTextOption, XVectorOption, clip_voice
+
+if TYPE_CHECKING:
+    from ..voice import Voice
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Keep voices under a name.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(help="Letters, digits, spaces, . - _")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Over an older voice of that name.")]
+
+
+@app.command()
+def create(
+    name: NameArgument,
+    clip: Annotated[Path, typer.Argument(help="3 to 15 s of one speaker; any format libsndfile reads.")],
+    ref_text: RefTextOption = None,
+    ref_text_file: RefTextFileOption = None,
+    x_vector_only: XVectorOption = False,
+    ref_pad: RefPadOption = 0.5,
+    language: Annotated[str | None, typer.Option("--language", "-l", help="Spoken when none is asked for.")] = None,
+    model: ModelOption = DEFAULT_MODELS,
+    mmproj: MmprojOption = None,
+    voices: VoicesOption = None,
+    threads: ThreadsOption = None,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Listen to a clip once and keep what speaking needs of it.
+
+    Speaking with a kept voice starts faster: the encoders are not loaded. Its codes fit models of either size, its
+    speaker vector only those of the size that made it.
+    """
+    from ..tts import TTS
+    from ..voice_store import VoiceStore
+
+    store = VoiceStore(voices_folder(voices))
+    store.require_free(name, overwrite=force)
+    tts = TTS(model, mmproj=mmproj, n_threads=threads)
+    if language is not None:
+        tts.vocabulary.language_id(language)
+    voice = clip_voice(tts, clip, ref_text, ref_text_file, x_vector_only, ref_pad, quiet)
+    path = store.save(name, replace(voice, language=language), overwrite=force)
+    if not quiet:
+        stderr.print(f"{name!r} kept in {path}", soft_wrap=True, markup=False)
+
+
+@app.command("list")
+def list_voices(voices: VoicesOption = None, as_json: JsonOption = False) -> None:
+    """Tell which voices there are."""
+    from ..voice_store import VoiceStore
+
+    store = VoiceStore(voices_folder(voices))
+    reports = [{"name": name, **_report(store.load(name))} for name in store.names()]
+    if as_json:
+        print(json.dumps(reports, ensure_ascii=False, indent=2))
+        return
+    if not reports:
+        stderr.print(f"no voices in {store.folder}", soft_wrap=True)
+        return
+    table = Table("name", "speaker vector", "reference", "language", "says", box=None, padding=(0, 2, 0, 0))
+    for voice in reports:
+        reference = f"{voice['frames'] * 0.08:.1f} s" if voice["frames"] else "-"
+        says = voice["transcript"] or voice["instruct"] or "-"
+        table.add_row(voice["name"], str(voice["speaker_values"] or "-"), reference, voice["language"] or "auto", says)
+    stdout.print(table)
+
+
+@app.command()
+def show(name: NameArgument, voices: VoicesOption = None, as_json: JsonOption = False) -> None:
+    """Tell what is kept of a voice."""
+    from ..voice_store import VoiceStore
+
+    store = VoiceStore(voices_folder(voices))
+    report = {"name": name, "path": str(store.path(name)), **_report(store.load(name))}
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False, indent=2))
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for key, value in report.items():
+        table.add_row(key, "-" if value in (None, "", 0) else str(value))
+    stdout.print(table)
+
+
+@app.command()
+def delete(name: NameArgument, voices: VoicesOption = None) -> None:
+    """Delete a voice."""
+    from ..voice_store import VoiceStore
+
+    VoiceStore(voices_folder(voices)).delete(name)
+
+
+@app.command()
+def mix(
+    names: Annotated[list[str], typer.Argument(help="Two voices or more.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The name of the mixture.")],
+    weights: Annotated[str | None, typer.Option(help="One a voice: 0.7,0.3. Default: the same for all.")] = None,
+    voices: VoicesOption = None,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a voice between voices: the mean of their speaker vectors.
+
+    Codes and transcripts, which make in-context cloning, cannot be mixed and are left out.
+    """
+    from ..voice_store import VoiceStore
+    from ..voice_store import mix as mixed
+
+    store = VoiceStore(voices_folder(voices))
+    kept = [store.load(name) for name in names]
+    try:
+        shares = [float(weight) for weight in weights.split(",")] if weights else [1.0] * len(kept)
+    except ValueError:
+        raise OptionError(f"--weights takes numbers with commas between, not {weights!r}") from None
+    path = store.save(output, mixed(kept, shares), overwrite=force)
+    if any(voice.codes is not None for voice in kept) and not quiet:
+        stderr.print("the voices' codes and transcripts were left out: only speaker vectors mix", soft_wrap=True)
+    if not quiet:
+        stderr.print(f"{output!r} kept in {path}", soft_wrap=True, markup=False)
+
+
+def _report(voice: Voice) -> dict[str, Any]:
+    return {
+        "speaker_values": 0 if voice.speaker is None else voice.speaker.size,
+        "frames": 0 if voice.codes is None else len(voice.codes),
+        "transcript": voice.transcript,
+        "preset": voice.preset_name,
+        "instruct": voice.instruct,
+        "language": voice.language,
+        "codec": voice.codec,
+        "speaker_encoder": voice.speaker_encoder,
+        "clip_sha256": voice.clip_sha256,
+        "clip_rate_hz": 24_000 if voice.clip_sha256 else None,
+    }
