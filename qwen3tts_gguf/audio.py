@@ -42,7 +42,7 @@ def read_audio(path: Path) -> NDArray[np.float32]:
         samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file") from None
-    except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, MemoryError) as error:
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         if not path.exists():
             raise AudioError(f"{path}: no such file") from None
         reason = str(error).removeprefix(f"Error opening {str(path)!r}: ")
@@ -51,7 +51,10 @@ def read_audio(path: Path) -> NDArray[np.float32]:
         raise AudioError(f"{path}: holds no sound")
     if not np.isfinite(samples).all():
         raise AudioError(f"{path}: holds samples that are not numbers (NaN or infinity)")
-    return resample(samples.mean(axis=1), rate_hz)
+    try:
+        return resample(samples.mean(axis=1), rate_hz)
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from None
 
 
 def resample(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
@@ -84,7 +87,7 @@ def open_sink(target: Path | BinaryIO) -> Iterator[AudioSink]:
         with soundfile.SoundFile(
             unfinished, "w", samplerate=SAMPLE_RATE_HZ, channels=1, format=container, subtype=subtype
         ) as file:
-            yield _File(file)
+            yield _File(file, is_pcm=subtype == "PCM_16")
         os.replace(unfinished, target)
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{target}: cannot be written ({error})") from None
@@ -93,11 +96,11 @@ def open_sink(target: Path | BinaryIO) -> Iterator[AudioSink]:
 
 
 class _File:
-    def __init__(self, file: soundfile.SoundFile) -> None:
-        self._file = file
+    def __init__(self, file: soundfile.SoundFile, *, is_pcm: bool) -> None:
+        self._file, self._is_pcm = file, is_pcm
 
     def write(self, samples: NDArray[np.float32]) -> None:
-        self._file.write(samples)
+        self._file.write(_pcm(samples) if self._is_pcm else samples)
 
 
 class _WavStream:
@@ -112,5 +115,10 @@ class _WavStream:
         stream.flush()
 
     def write(self, samples: NDArray[np.float32]) -> None:
-        self._stream.write(np.rint(samples * 32767).astype("<i2").tobytes())
+        self._stream.write(_pcm(samples).astype("<i2").tobytes())
         self._stream.flush()
+
+
+def _pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Rounded to 16 bits, which libsndfile rounds down in WAV files."""
+    return np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16)

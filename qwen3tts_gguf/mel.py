@@ -24,7 +24,9 @@ _MEL_FLOOR = 1e-5
 
 
 def log_mel(samples: NDArray[np.float32], n_mels: int = 128) -> NDArray[np.float32]:
-    """samples [n] with n > 384 -> [n // 256, n_mels]"""
+    """samples [n] -> [n // 256, n_mels]"""
+    if len(samples) < HOP:
+        return np.empty((0, n_mels), np.float32)
     padding = (N_FFT - HOP) // 2
     padded = np.pad(samples.astype(np.float32), padding, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]

@@ -111,7 +111,8 @@ class PromptBuilder:
         )
         codec_side = [*self._talker.embed_codec(tags), *([speaker] if speaker is not None else []), self._codec_pad]
         text_side = [*[self._tts_pad] * (len(codec_side) - 1), self._tts_bos]
-        return np.stack(text_side) + np.stack(codec_side)
+        rows: Rows = np.stack(text_side) + np.stack(codec_side)
+        return rows
 
     def _text_part(self, body: list[int], layout: Layout) -> tuple[Rows, Rows]:
         text = np.concatenate([self._talker.embed_text(body), self._tts_eos[None]])

@@ -47,6 +47,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of the text alone. Raises TextError for text that is not valid Unicode."""
         try:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
+            text.encode("utf-8")  # the library's own error is a TypeError that does not say why
         except UnicodeEncodeError:
             raise TextError("the text holds unpaired surrogates: it is not valid Unicode") from None
+        return self._tokenizer.encode(text, add_special_tokens=False).ids

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TypeVar, get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -86,6 +86,8 @@ class SpeechOptions:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise OptionError(f"{name} must not be negative, not {value}")
+        if self.layout not in get_args(Layout):
+            raise OptionError(f"layout must be one of {', '.join(get_args(Layout))}, not {self.layout}")
         if self.max_frames is not None and self.max_frames < 1:
             raise OptionError(f"max_frames must be at least 1, not {self.max_frames}")
 
@@ -97,12 +99,15 @@ class TTS:
     """
 
     def __init__(self, path: str | Path, *, mmproj: str | Path | None = None, n_threads: int | None = None) -> None:
+        if n_threads is not None and n_threads < 1:
+            raise OptionError(f"n_threads must be at least 1, not {n_threads}")
         files = ModelFiles(Path(path), Path(mmproj) if mmproj else None)
         n_threads = n_threads or default_threads()
         backend = Backend(n_threads)
         self.name = files.talker.name
         self.defaults: GenerationDefaults = files.talker.generation
-        self.voice_encoder = VoiceEncoder(files.mmproj, backend)
+        # With a backend of its own: two graphs computed on one at a time crash, and threads listen while others speak.
+        self.voice_encoder = VoiceEncoder(files.mmproj, Backend(n_threads))
         tokens = files.talker.file.strings("tokenizer.ggml.tokens")
         self.vocabulary = Vocabulary(files.talker.file, tokens)
         self._casting = Casting(files, self.vocabulary)
@@ -147,9 +152,15 @@ class TTS:
             layout=options.layout,
         )
         budget = max(_MIN_FRAME_BUDGET, _FRAMES_PER_TEXT_TOKEN * prompt.n_text_tokens)
-        max_frames = options.max_frames or min(budget, self.defaults.max_new_tokens)
+        room = self._talker.config.context_length - len(prompt.embeddings)
+        if room < 1:
+            raise TextError(f"the text is too long for this model: {prompt.n_text_tokens} tokens")
+        if options.max_frames is not None and options.max_frames > room:
+            raise OptionError(f"max_frames must be at most {room} with this text and voice, not {options.max_frames}")
+        max_frames = options.max_frames or min(budget, self.defaults.max_new_tokens, room)
         codec_state = self._codec_state(voice, part)
-        return Utterance(self, prompt, codec_state, replace(options, max_frames=max_frames))
+        with self._turn:  # contexts are handed out one at a time
+            return Utterance(self, prompt, codec_state, replace(options, max_frames=max_frames))
 
     def decode(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
         """codes [frames, 16] -> samples [frames * 1920]. Raises CodesError."""
@@ -158,8 +169,7 @@ class TTS:
 
     def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
         """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises AudioError; OptionError without an encoder."""
-        with self._turn:
-            return self.voice_encoder.encode_codes(samples)
+        return self.voice_encoder.encode_codes(samples)
 
     def _reference(self, part: Part) -> Reference | None:
         if part.codes is None or part.transcript is None:
@@ -171,10 +181,10 @@ class TTS:
         """The decoder's memory at the start: of the reference, if there is one, so that the onset follows from it."""
         if voice is None or part.codes is None:
             return self._decoder.new_state()
-        if voice not in self._heard:
-            with self._turn:
+        with self._turn:
+            if voice not in self._heard:
                 self._heard[voice] = self._decoder.heard(part.codes)
-        return self._heard[voice].copy()
+            return self._decoder.copied(self._heard[voice])
 
     def _sampling(self, options: SpeechOptions) -> tuple[Sampling, Sampling]:
         """The talker's and the predictor's: the user's wish, else the file's."""

@@ -8,6 +8,7 @@ with the same codec. `VoiceEncoder` makes both, and is the only one that needs t
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,12 +108,16 @@ class Voice:
 
 
 class VoiceEncoder:
-    """The nets that listen to references, loaded when first used: speaking with a kept voice never loads them."""
+    """The nets that listen to references, loaded when first used: speaking with a kept voice never loads them.
+
+    Usable from several threads, with a backend that nothing else computes on.
+    """
 
     def __init__(self, model: MmprojFile, backend: Backend) -> None:
         self._model, self._backend = model, backend
         self._speaker_encoder: SpeakerEncoder | None = None
         self._codec_encoder: CodecEncoder | None = None
+        self._turn = threading.Lock()
 
     @property
     def is_loaded(self) -> bool:
@@ -127,6 +132,10 @@ class VoiceEncoder:
         pad_seconds: float = REFERENCE_PAD_SECONDS,
     ) -> Voice:
         """samples [n] at 24 kHz -> Voice. Raises AudioError, OptionError; warns of what will not sound well."""
+        if samples.ndim != 1:
+            raise AudioError(f"the reference must be one channel of samples [n], not {list(samples.shape)}")
+        if not np.isfinite(samples).all():
+            raise AudioError("the reference holds samples that are not numbers (NaN or infinity)")
         if not np.abs(samples).max(initial=0.0) > _SILENCE:
             raise AudioError("the reference is silent")
         transcript = transcript.strip() if transcript else None
@@ -150,16 +159,19 @@ class VoiceEncoder:
                 f"{self._model.file.path.name} has no codec encoder, as llama.cpp's converter writes it: convert the "
                 "checkpoint with qwen3tts convert, or clone without a transcript"
             )
-        if self._codec_encoder is None:
-            self._codec_encoder = CodecEncoder(self._model, self._backend)
-        return self._codec_encoder.encode(samples)
+        with self._turn:
+            if self._codec_encoder is None:
+                self._codec_encoder = CodecEncoder(self._model, self._backend)
+            return self._codec_encoder.encode(samples)
 
     def _speaker_vector(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._model.speaker_encoder is None:
             raise OptionError("this model cannot clone: it has no speaker encoder; use a Base model")
-        if self._speaker_encoder is None:
-            self._speaker_encoder = SpeakerEncoder(self._model, self._backend)
-        return self._speaker_encoder.encode(log_mel(samples, self._model.speaker_encoder.n_mels))
+        mel = log_mel(samples, self._model.speaker_encoder.n_mels)
+        with self._turn:
+            if self._speaker_encoder is None:
+                self._speaker_encoder = SpeakerEncoder(self._model, self._backend)
+            return self._speaker_encoder.encode(mel)
 
 
 def codec_fingerprint(model: MmprojFile) -> str:

@@ -40,9 +40,7 @@ def pair(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
     """pair(type, codec_type, size, model_type) -> the converted files, F32 by default"""
     made: dict[tuple[str, ...], ConvertedPair] = {}
 
-    def make(
-        type: str = "f32", codec_type: str = "f32", size: str = "tiny", model_type: str = "base"
-    ) -> ConvertedPair:
+    def make(type: str = "f32", codec_type: str = "f32", size: str = "tiny", model_type: str = "base") -> ConvertedPair:
         key = (type, codec_type, size, model_type)
         if key not in made:
             folder = tmp_path_factory.mktemp("models")

@@ -39,7 +39,7 @@ FORMATS = {
 @pytest.fixture(scope="module")
 def full() -> Samples:
     """Two seconds of the test clip."""
-    return tiny.test_clip(48_000)
+    return tiny.reference_clip(48_000)
 
 
 @pytest.fixture(scope="module")
@@ -195,15 +195,15 @@ def test_samples_need_their_rate(tts: TTS, clip: Samples) -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 100, 255, 256, 384, 385, 1_000])
 def test_a_clip_too_short_for_a_voice_is_said(tts: TTS, n: int) -> None:
-    with pytest.raises(AudioError, match="too short"):
+    with pytest.raises(AudioError, match="too short" if n else "silent"):
         Voice.from_audio(np.full(n, 0.1, np.float32), tts, rate_hz=24_000)
 
 
 @pytest.mark.parametrize(
-    "samples", [np.full(24_000, np.nan, np.float32), np.zeros((24_000, 2), np.float32)], ids=["nan", "two channels"]
+    "samples", [np.full(24_000, np.nan, np.float32), np.full((24_000, 2), 0.1, np.float32)], ids=["nan", "two channels"]
 )
 def test_samples_that_are_no_mono_sound_are_refused(tts: TTS, samples: NDArray[Any]) -> None:
-    with pytest.raises(AudioError):
+    with pytest.raises(AudioError, match=r"not numbers|one channel"):
         Voice.from_audio(samples, tts, rate_hz=24_000)
 
 
@@ -270,21 +270,25 @@ def test_an_unknown_suffix_lists_the_known_ones(tmp_path: Path, name: str) -> No
     assert not list(tmp_path.iterdir())
 
 
+def interrupted(path: Path, error: type[BaseException]) -> None:
+    with open_sink(path) as sink:
+        sink.write(np.zeros(1920, np.float32))
+        raise error
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_an_exception_inside_leaves_no_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "speech.wav"
-    with pytest.raises(error), open_sink(path) as sink:
-        sink.write(np.zeros(1920, np.float32))
-        raise error
+    with pytest.raises(error):
+        interrupted(path, error)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_exception_inside_leaves_the_older_file(tmp_path: Path) -> None:
     path = tmp_path / "speech.wav"
     path.write_bytes(b"older")
-    with pytest.raises(ValueError), open_sink(path) as sink:
-        sink.write(np.zeros(1920, np.float32))
-        raise ValueError
+    with pytest.raises(ValueError):
+        interrupted(path, ValueError)
     assert path.read_bytes() == b"older" and len(list(tmp_path.iterdir())) == 1
 
 

@@ -69,7 +69,7 @@ def test_a_copied_state_goes_on_from_the_same_point(
 ) -> None:
     state = decoder.new_state()
     decoder.decode(codes[:3], state)
-    copy = state.copy()  # while the decoder's own memory holds the state
+    copy = decoder.copied(state)  # while the decoder's own memory holds the state
     for each in (state, copy):
         assert np.array_equal(decoder.decode(codes[3:5], each), whole[3 * 1920 : 5 * 1920])
 

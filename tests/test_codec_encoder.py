@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tiny
 from numpy.typing import NDArray
-from qwen3tts_convert import convert
 
+from qwen3tts_convert import convert
 from qwen3tts_gguf.errors import AudioError
 from qwen3tts_gguf.ggml.graph import Backend
 from qwen3tts_gguf.model_files import MmprojFile
@@ -48,15 +48,15 @@ def golden() -> Arrays:
 def test_stage_equals_the_official_one(encoder: CodecEncoder, golden: Arrays, n_samples: int, stage: str) -> None:
     expected = golden[f"{n_samples}.{stage}"]
     rows, columns = golden[f"{n_samples}.{stage}.steps"]
-    found = encoder.stages(tiny.test_clip(n_samples))[stage][::rows, ::columns]
+    found = encoder.stages(tiny.reference_clip(n_samples))[stage][::rows, ::columns]
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("n_samples", (*LENGTHS, LONG))
+@pytest.mark.parametrize("n_samples", [*LENGTHS, LONG])
 def test_codes_equal_the_official_ones(encoder: CodecEncoder, golden: Arrays, n_samples: int) -> None:
     expected, gap = golden[f"{n_samples}.codes"], golden[f"{n_samples}.gap"]
-    found = encoder.encode(tiny.test_clip(n_samples))
+    found = encoder.encode(tiny.reference_clip(n_samples))
     assert found.dtype == np.int32 and found.shape == expected.shape
     # From the first near tie of a frame on, the codes after it may differ with it; the semantic code stands alone.
     clear = gap > CLEAR_GAP
@@ -65,15 +65,15 @@ def test_codes_equal_the_official_ones(encoder: CodecEncoder, golden: Arrays, n_
     assert (found == expected).mean() >= 0.999
 
 
-@pytest.mark.parametrize("n_samples", (1, 2, 959, 960, 961, 1_919, 1_920, 1_921, 15_360, 15_361))
+@pytest.mark.parametrize("n_samples", [1, 2, 959, 960, 961, 1_919, 1_920, 1_921, 15_360, 15_361])
 def test_every_begun_frame_has_codes(encoder: CodecEncoder, n_samples: int) -> None:
-    codes = encoder.encode(tiny.test_clip(n_samples))
+    codes = encoder.encode(tiny.reference_clip(n_samples))
     assert codes.shape == (-(-n_samples // encoder.samples_per_frame), 16)
     assert codes.min() >= 0 and codes.max() < encoder.config.codebook_size
 
 
 def test_chunks_do_not_show(model: MmprojFile, encoder: CodecEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = tiny.test_clip(47_000)
+    clip = tiny.reference_clip(47_000)
     monkeypatch.setattr(codec_encoder, "_CHUNK_FRAMES", 1)
     frame_by_frame = CodecEncoder(model, Backend(3)).stages(clip)["seanet"]
     monkeypatch.setattr(codec_encoder, "_CHUNK_FRAMES", 40)
@@ -83,19 +83,19 @@ def test_chunks_do_not_show(model: MmprojFile, encoder: CodecEncoder, monkeypatc
 
 
 def test_a_clip_leaves_nothing_behind_for_the_next(encoder: CodecEncoder) -> None:
-    short = tiny.test_clip(5_000)
+    short = tiny.reference_clip(5_000)
     before = encoder.encode(short)
-    encoder.encode(tiny.test_clip(47_000))
+    encoder.encode(tiny.reference_clip(47_000))
     assert np.array_equal(encoder.encode(short), before)
 
 
 def test_frames_depend_on_no_later_sample(encoder: CodecEncoder) -> None:
-    clip = tiny.test_clip(47_000)
+    clip = tiny.reference_clip(47_000)
     whole, start = (encoder.stages(samples)["projected"] for samples in (clip, clip[: 10 * encoder.samples_per_frame]))
     assert np.abs(start - whole[:10]).max() <= 1e-5 * np.abs(whole).max()
 
 
-@pytest.mark.parametrize("shape", ((0,), (2, 100)))
+@pytest.mark.parametrize("shape", [(0,), (2, 100)])
 def test_what_is_no_mono_sound_is_refused(encoder: CodecEncoder, shape: tuple[int, ...]) -> None:
     with pytest.raises(AudioError):
         encoder.encode(np.zeros(shape, np.float32))

@@ -20,10 +20,10 @@ import gguf
 import numpy as np
 import pytest
 import tiny
+
 from qwen3tts_convert import ConvertedPair, convert, quantize
 from qwen3tts_convert.checkpoint import Checkpoint
 from qwen3tts_convert.weights import FloatArray, Weights
-
 from qwen3tts_gguf import schema
 from qwen3tts_gguf.errors import CheckpointError, ModelFileError, OptionError
 from qwen3tts_gguf.ggml.types import GgmlType

@@ -320,7 +320,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write(tmp_path_factory.mktemp("small") / "small.gguf", tensors, add).read_bytes()
 
 
-def read_everything(path: Path) -> None:
+def read_everything(path: Path) -> list[str]:
+    """What was refused on the way."""
+    messages = []
     file = GgufFile(path)
     list(file.scalars())
     for name in file.array_lengths():
@@ -328,11 +330,12 @@ def read_everything(path: Path) -> None:
             try:
                 read(name)
             except ModelFileError as error:
-                assert str(error).startswith(f"{path}: ")
+                messages.append(str(error))
     for name, info in file.tensors.items():
         assert len(file.blocks(name)) == info.n_bytes
         if info.type in (GgmlType.F32, GgmlType.F16):
             assert file.array(name).shape == info.shape
+    return messages
 
 
 def test_a_file_cut_anywhere_is_refused(small: bytes, tmp_path: Path) -> None:
@@ -361,6 +364,7 @@ def test_a_mutated_file_is_read_or_refused_and_nothing_else(
 ) -> None:
     path = tmp_path / "mutated.gguf"
     rng = random.Random(1)
+    messages = []
     n_refused = 0
     if traced:
         tracemalloc.start()
@@ -369,10 +373,11 @@ def test_a_mutated_file_is_read_or_refused_and_nothing_else(
             file.seek(0)
             file.write(mutated(small, rng))
             try:
-                read_everything(path)
+                messages += read_everything(path)
             except ModelFileError as error:
-                assert str(error).startswith(f"{path}: ")
+                messages.append(str(error))
                 n_refused += 1
+    assert all(message.startswith(f"{path}: ") for message in messages)
     assert n_cases / 4 < n_refused < n_cases
     if traced:
         _, peak_bytes = tracemalloc.get_traced_memory()

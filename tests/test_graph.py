@@ -309,7 +309,7 @@ def test_attention(backend: Backend, rng: np.random.Generator, n_queries: int, m
     assert close(run(backend, build, q, k, v, *([mask] if masked else [])), expected)
 
 
-# -- custom nodes, memory, several computations --------------------------------------------------------------------------
+# -- custom nodes, memory, several computations ------------------------------------------------------------------------
 
 
 def test_a_custom_node_is_computed_by_python_from_ggmls_threads(backend: Backend, rng: np.random.Generator) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def test_a_missing_half_is_named(pair: Pair, tmp_path: Path) -> None:
     for path in (tmp_path, model.talker):
         with pytest.raises(ModelFileError, match=r"other half mmproj-model\.gguf is not beside it.*--mmproj"):
             ModelFiles(path)
-    with pytest.raises(ModelFileError, match="absent.gguf: no such file"):
+    with pytest.raises(ModelFileError, match=r"absent\.gguf: no such file"):
         ModelFiles(model.talker, tmp_path / "absent.gguf")
 
 
@@ -142,7 +142,7 @@ def test_the_halves_are_not_taken_for_each_other(pair: Pair, tmp_path: Path) -> 
 
 def test_halves_of_two_sizes_are_told_apart(pair: Pair) -> None:
     small, large = pair(), pair(size="tiny-1.7b")
-    with pytest.raises(ModelFileError, match="belongs to another model than .* width 192, not 128") as caught:
+    with pytest.raises(ModelFileError, match=r"belongs to another model than .* width 192, not 128") as caught:
         ModelFiles(small.talker, large.mmproj)
     assert large.mmproj.name in str(caught.value) and small.talker.name in str(caught.value)
 
@@ -346,7 +346,8 @@ def test_a_pair_without_extras_is_a_pair(bare: ConvertedPair, files: ModelFiles)
     assert found.talker.config == files.talker.config
     assert found.mmproj.encoder is None and files.mmproj.encoder is not None
     assert found.mmproj.predictor == files.mmproj.predictor
-    assert asdict(found.mmproj.decoder) == pytest.approx(asdict(files.mmproj.decoder))  # 1e-5 is float32 in a file
+    expected = replace(files.mmproj.decoder, rms_eps=1e-5)  # float32 in our key
+    assert found.mmproj.decoder == expected and files.mmproj.decoder.rms_eps == pytest.approx(1e-5)
     assert found.mmproj.speaker_encoder == files.mmproj.speaker_encoder
     assert found.talker.generation == files.talker.generation  # from general.sampling.*
 

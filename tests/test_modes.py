@@ -44,7 +44,7 @@ def model(pair: Callable[..., ConvertedPair]) -> Callable[[str], TTS]:
 
 def asked(case: str, tts: TTS) -> tuple[str, Voice, str]:
     """Text, voice and language of a case, as golden/make_golden.py has them."""
-    clip = {"audio": tiny.test_clip(), "tts": tts, "rate_hz": 24_000, "pad_seconds": 0}
+    clip = {"audio": tiny.reference_clip(), "tts": tts, "rate_hz": 24_000, "pad_seconds": 0}
     if case == "clone":
         return TEXTS["english"], Voice.from_audio(**clip, transcript=TEXTS["reference"]), "english"
     if case == "clone_short":

@@ -51,7 +51,7 @@ def prompts(files: ModelFiles, talker: Talker) -> tuple[PromptBuilder, Vocabular
 
 def test_mel_equals_the_official_one(golden: Golden) -> None:
     expected = golden("mel")
-    assert relative_error(log_mel(tiny.test_clip()), expected["mel"]) < TOLERANCE
+    assert relative_error(log_mel(tiny.reference_clip()), expected["mel"]) < TOLERANCE
 
 
 def test_speaker_encoder_equals_the_official_one_at_every_stage(
@@ -59,14 +59,14 @@ def test_speaker_encoder_equals_the_official_one_at_every_stage(
 ) -> None:
     expected = golden("speaker")
     encoder = SpeakerEncoder(files.mmproj, backend)
-    stages = encoder.stages(log_mel(tiny.test_clip()))
+    stages = encoder.stages(log_mel(tiny.reference_clip()))
     names = {"stem": "block0", "block1": "block1", "block2": "block2", "block3": "block3", "mfa": "mfa"}
     for ours, official in names.items():
         _, column_step = expected[f"{official}.steps"]
         assert relative_error(stages[ours][:, ::column_step], expected[official]) < TOLERANCE, ours
     assert relative_error(stages["asp"], expected["asp"]) < TOLERANCE
     assert relative_error(stages["fc"], expected["vector"]) < TOLERANCE
-    short = encoder.encode(log_mel(tiny.test_clip(7200)))
+    short = encoder.encode(log_mel(tiny.reference_clip(7200)))
     assert relative_error(short, expected["vector_7200"]) < TOLERANCE
 
 
@@ -149,7 +149,7 @@ def test_forty_greedy_frames_equal_the_official_codes(
 ) -> None:
     expected = golden("generate")[f"{case}.codes"]
     tts = TTS(pair(size=size).talker)
-    voice = Voice.from_audio(tiny.test_clip(), tts, rate_hz=24_000)
+    voice = Voice.from_audio(tiny.reference_clip(), tts, rate_hz=24_000)
     options = SpeechOptions(language=language, greedy=True, max_frames=len(expected))
     with tts.utter(TEXTS[text], voice, options) as utterance:
         for _ in utterance:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +35,7 @@ def single(pair: Callable[..., ConvertedPair]) -> TTS:
 
 @pytest.fixture(scope="module")
 def voice(single: TTS) -> Voice:
-    return Voice.from_audio(tiny.test_clip(24_000), single, rate_hz=24_000)
+    return Voice.from_audio(tiny.reference_clip(24_000), single, rate_hz=24_000)
 
 
 def said(tts: TTS, text: str = TEXT, voice: Voice | None = None, **changes: Any) -> tuple[list[list[int]], int]:
@@ -91,7 +94,7 @@ def test_without_max_frames_the_text_sets_a_budget(single: TTS) -> None:
         assert 75 <= short.max_frames < long.max_frames <= single.defaults.max_new_tokens
 
 
-# -- what decides --------------------------------------------------------------------------------------------------------
+# -- what decides ------------------------------------------------------------------------------------------------------
 
 
 def test_the_seed_decides(single: TTS) -> None:
@@ -166,7 +169,7 @@ def test_the_speech_does_not_depend_on_the_number_of_threads(tts: TTS, single: T
     assert np.allclose(samples, single.decode(utterance.codes), atol=1e-5)
 
 
-# -- several at a time ---------------------------------------------------------------------------------------------------
+# -- several at a time -------------------------------------------------------------------------------------------------
 
 
 def test_two_interleaved_utterances_equal_the_separate_ones(single: TTS, voice: Voice) -> None:
@@ -199,6 +202,44 @@ def test_threads_that_share_a_model_say_what_each_says_alone(single: TTS) -> Non
         assert np.array_equal(found[i], expected)
 
 
+# A race in native code ends the process, so another one tries it.
+LISTENERS = """
+import sys, threading
+import numpy as np, tiny
+from qwen3tts_gguf import TTS, SpeechOptions, Voice
+
+tts = TTS(sys.argv[1], n_threads=1)
+clips = [tiny.reference_clip(24_000), tiny.reference_clip(23_000)[::-1].copy()]
+words, options = "the keeper speaks", SpeechOptions(seed=1, max_frames=4)
+
+def listen(clip):
+    return Voice.from_audio(clip, tts, rate_hz=24_000, transcript=words)
+
+def listen_on(clip, expected):
+    for _ in range(12):
+        voice = listen(clip)
+        results.append(np.array_equal(voice.speaker, expected.speaker) and np.array_equal(voice.codes, expected.codes))
+
+def speak_on():
+    for _ in range(10):
+        results.append(np.array_equal(tts.speak("Hello.", options=options), speech))
+
+results, speech = [], tts.speak("Hello.", options=options)
+threads = [threading.Thread(target=listen_on, args=(clip, listen(clip))) for clip in clips]
+threads.append(threading.Thread(target=speak_on))
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len(results), all(results))
+"""
+
+
+def test_threads_listen_to_clips_while_another_speaks(pair: Callable[..., ConvertedPair]) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", LISTENERS, str(pair().talker)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stdout) == (0, "34 True\n")
+
+
 def test_an_abandoned_stream_leaves_nothing_behind(single: TTS) -> None:
     expected = single.speak(TEXT, options=options())
     stream = single.stream("Something else.", options=options(seed=5))
@@ -219,7 +260,7 @@ def test_memory_of_an_utterance_is_used_again(single: TTS) -> None:
     assert len(single._talker._idle) == n_idle
 
 
-# -- what is refused -----------------------------------------------------------------------------------------------------
+# -- what is refused ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -264,7 +305,7 @@ def test_an_unknown_language_is_refused_before_anything_is_said(single: TTS) -> 
 
 def test_a_voice_of_another_size_is_refused(single: TTS, pair: Callable[..., ConvertedPair]) -> None:
     large = TTS(pair(size="tiny-1.7b").talker, n_threads=1)
-    other = Voice.from_audio(tiny.test_clip(24_000), large, rate_hz=24_000)
+    other = Voice.from_audio(tiny.reference_clip(24_000), large, rate_hz=24_000)
     with pytest.raises(OptionError, match=r"192 values, this model takes 128.*make it again"):
         single.speak(TEXT, other)
 
@@ -272,7 +313,7 @@ def test_a_voice_of_another_size_is_refused(single: TTS, pair: Callable[..., Con
 def test_a_model_without_a_speaker_encoder_cannot_clone(pair: Callable[..., ConvertedPair]) -> None:
     presets = TTS(pair(model_type="custom_voice").talker, n_threads=1)
     with pytest.raises(OptionError, match="use a Base model"):
-        Voice.from_audio(tiny.test_clip(24_000), presets, rate_hz=24_000)
+        Voice.from_audio(tiny.reference_clip(24_000), presets, rate_hz=24_000)
     assert len(said(presets, voice=Voice.preset("Ryan"), max_frames=1)[0]) == 1
 
 

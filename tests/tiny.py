@@ -583,12 +583,11 @@ def write_checkpoint(
     return folder
 
 
-def test_clip(n_samples: int = 47_000) -> FloatArray:
+def reference_clip(n_samples: int = 47_000) -> FloatArray:
     """A synthetic voice at 24 kHz, [n_samples]: the reference clip of the golden files.
 
     A gliding harmonic tone in syllables with a little noise, and a tenth of a second of silence after every 0.8 s. The
-    default length is no multiple of a frame (1920) or of a mel hop (256). Call it as `tiny.test_clip()`: pytest takes
-    a function imported under this name for a test.
+    default length is no multiple of a frame (1920) or of a mel hop (256).
     """
     seconds = np.arange(n_samples) / 24_000
     pitch_hz = 140 + 40 * np.sin(2 * np.pi * 0.7 * seconds)

@@ -16,16 +16,16 @@ import sys
 import warnings
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
-from ..errors import Error
+from ..errors import Error, QualityWarning
 from . import codec, converting, inspecting, speaking, voices
 from .console import stderr, stdout
 
 __all__ = ["app", "main"]
 
 _EXIT_ERROR, _EXIT_INTERRUPTED = 1, 130
+_UsageError: Any = typer.BadParameter.__base__  # click's, or that of the click which newer typers bring along
 
 # Threads of ggml that wait for each other spin first. libgomp's default of 300,000 turns costs nothing on idle
 # processors, but beside any other load the spinning thread holds the very processor the other one waits for: a tiny
@@ -50,13 +50,14 @@ app.command()(inspecting.inspect)
 def main() -> NoReturn:
     """Run the command line; errors of the library become one line on stderr."""
     os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_TURNS)
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.simplefilter("always", QualityWarning)
     try:
         sys.exit(app(standalone_mode=False))
-    except click.ClickException as error:  # a command that was not understood
+    except _UsageError as error:  # a command that was not understood
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(_EXIT_INTERRUPTED)
     except Error as error:
         if "--debug" in sys.argv[1:]:
@@ -74,9 +75,16 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        versions = {name: importlib.metadata.version(name) for name in ("qwen3tts-gguf", "llama-cpp-python")}
+        versions = {name: _installed_version(name) for name in ("qwen3tts-gguf", "llama-cpp-python")}
         stdout.print(", ".join(f"{name} {version}" for name, version in versions.items()))
         raise typer.Exit
+
+
+def _installed_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "not installed"
 
 
 @app.callback()

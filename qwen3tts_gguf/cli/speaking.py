@@ -170,9 +170,10 @@ def clip_voice(
             ref_text = _read_text(beside)
     if ref_text is not None and not ref_text.strip():
         raise TextError("the transcript of the clip is empty")
+    voice = Voice.from_audio(clip, tts, transcript=ref_text, pad_seconds=ref_pad)
     if ref_text is None and not x_vector_only and not quiet:
         stderr.print("hint: with --ref-text and the words said in the clip, the voice comes closer", soft_wrap=True)
-    return Voice.from_audio(clip, tts, transcript=ref_text, pad_seconds=ref_pad)
+    return voice
 
 
 def _with_words(voice: Voice | None, speaker: str | None, instruct: str | None) -> Voice | None:

@@ -42,6 +42,7 @@ _TYPES = {np.dtype(dtype): type for type, dtype in _DTYPES.items()}
 _REPACKED_TYPES = (GgmlType.Q4_0, GgmlType.Q4_K)  # setting any other type in the repack buffer crashes (ggml 0.25)
 _REPACKED_ROWS = 8
 _ALIGNMENT = 32
+_EVERY_THREAD = -1  # GGML_N_TASKS_MAX
 
 
 class Tensor:
@@ -169,6 +170,7 @@ class Graph:
         self._leaf_buffer: int | None = None
         self._allocator: int | None = None
         self._callbacks: list[Any] = []
+        self._arrays: dict[int, NDArray[Any]] = {}
 
     # -- inputs, outputs, running --------------------------------------------------------------------------------------
 
@@ -202,10 +204,13 @@ class Graph:
 
     def array(self, x: Tensor) -> NDArray[Any]:
         """The memory of an input or output as an array of its shape."""
+        if (known := self._arrays.get(x.pointer)) is not None:
+            return known
         data = x.struct.data
         memory = (ctypes.c_uint8 * (prod(x.shape) * x.type.block_bytes)).from_address(data)
-        values: NDArray[Any] = np.ctypeslib.as_array(memory).view(_DTYPES[x.type])
-        return values.reshape(x.shape)
+        values: NDArray[Any] = np.ctypeslib.as_array(memory).view(_DTYPES[x.type]).reshape(x.shape)
+        self._arrays[x.pointer] = values
+        return values
 
     def __del__(self) -> None:
         if getattr(self, "_allocator", None):
@@ -265,6 +270,8 @@ class Graph:
         whole = parts[0]
         for part in parts[1:]:
             shape = list(whole.shape)
+            others = [size for i, size in enumerate(shape) if i != axis % len(shape)]
+            assert others == [n for i, n in enumerate(part.shape) if i != axis % len(shape)], (whole, part, axis)
             shape[axis] += part.shape[axis]
             dimension = len(shape) - 1 - axis % len(shape)
             node = api.concat(self._nodes.pointer, whole.pointer, part.pointer, dimension)
@@ -292,13 +299,17 @@ class Graph:
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """x + y, where y's shape repeats to fill x's."""
+        assert _repeats(y.shape, x.shape), (x, y)
         return self._node(api.add(self._nodes.pointer, x.pointer, y.pointer), x.shape)
 
     def sub(self, x: Tensor, y: Tensor) -> Tensor:
+        """x - y, where y's shape repeats to fill x's."""
+        assert _repeats(y.shape, x.shape), (x, y)
         return self._node(api.sub(self._nodes.pointer, x.pointer, y.pointer), x.shape)
 
     def mul(self, x: Tensor, y: Tensor) -> Tensor:
         """x * y, where y's shape repeats to fill x's."""
+        assert _repeats(y.shape, x.shape), (x, y)
         return self._node(api.mul(self._nodes.pointer, x.pointer, y.pointer), x.shape)
 
     def scale(self, x: Tensor, factor: float, bias: float = 0.0) -> Tensor:
@@ -359,6 +370,7 @@ class Graph:
 
     def silu_gate(self, gate: Tensor, up: Tensor) -> Tensor:
         """silu(gate) * up."""
+        assert gate.shape == up.shape, (gate, up)
         return self._node(api.swiglu_split(self._nodes.pointer, gate.pointer, up.pointer), gate.shape)
 
     def softmax(self, x: Tensor) -> Tensor:
@@ -375,13 +387,14 @@ class Graph:
 
     def linear(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """weight [out, in], x [.., in] -> [.., out]"""
-        assert weight.shape[-1] == x.shape[-1], (weight, x)
+        assert weight.shape[-1] == x.shape[-1] and _repeats(weight.shape[:-2], x.shape[:-2]), (weight, x)
         node = api.mul_mat(self._nodes.pointer, weight.pointer, x.pointer)
         y = self._node(node, (*x.shape[:-1], weight.shape[-2]))
         return y if bias is None else self.add(y, bias)
 
     def lookup(self, table: Tensor, ids: Tensor) -> Tensor:
         """table [n, width] of any type, ids int32 [k] -> float32 [k, width]"""
+        assert len(table.shape) == 2 and len(ids.shape) == 1 and ids.type == GgmlType.I32, (table, ids)
         node = api.get_rows(self._nodes.pointer, table.pointer, ids.pointer)
         type = GgmlType.I32 if table.type == GgmlType.I32 else GgmlType.F32
         return self._node(node, (*ids.shape, table.shape[-1]), type)
@@ -408,17 +421,19 @@ class Graph:
 
     def argmax(self, x: Tensor) -> Tensor:
         """x [n, width] -> int32 [n]"""
+        assert len(x.shape) == 2, x
         return self._node(api.argmax(self._nodes.pointer, x.pointer), x.shape[:-1], GgmlType.I32)
 
     def top_k(self, x: Tensor, k: int) -> Tensor:
         """Indices of the k largest of the last axis, in no order. x [.., width] -> int32 [.., k]"""
+        assert 0 < k <= x.shape[-1], (x, k)
         return self._node(api.top_k(self._nodes.pointer, x.pointer, k), (*x.shape[:-1], k), GgmlType.I32)
 
     def argsort_descending(self, x: Tensor) -> Tensor:
         """x [.., width] -> int32 [.., width]"""
         return self._node(api.argsort(self._nodes.pointer, x.pointer, api.SORT_ORDER_DESC), x.shape, GgmlType.I32)
 
-    def custom(self, function: CustomFunction, x: Tensor, shape: Shape, n_tasks: int) -> Tensor:
+    def custom(self, function: CustomFunction, x: Tensor, shape: Shape, n_tasks: int = _EVERY_THREAD) -> Tensor:
         """A node computed by Python: `function(output, task, n_tasks)` is called from each of ggml's threads. `x` is
         what must be ready before; the function reads it through `array`."""
 
@@ -441,6 +456,11 @@ def _aligned(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     copy = room[start : start + blocks.nbytes]
     copy[:] = blocks
     return copy
+
+
+def _repeats(shape: Shape, whole: Shape) -> bool:
+    """Whether an array of this shape, repeated, fills the whole."""
+    return all(n % m == 0 for n, m in zip(_ne(whole), _ne(shape), strict=True))
 
 
 def _ne(shape: Shape) -> tuple[int, int, int, int]:

@@ -188,6 +188,7 @@ class _FrameGraph:
         g = self._graph
         g.array(self._hidden)[0] = hidden
         g.array(self._code0)[0] = code0
+        g.array(self._noise)[...] = 0  # an input keeps its value: greedy shares the graph of a draw from all codes
         if sampling.draws:
             g.array(self._noise)[...] = sampling.temperature * rng.gumbel(size=self._noise.shape)
             g.array(self._top_p)[0] = sampling.top_p

@@ -19,7 +19,7 @@ chunking gives the very same samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ __all__ = ["CodecDecoder", "CodecState"]
 
 _KERNEL = 7  # of every convolution with a past after the transformer, depthwise ones too
 _CONVNEXT_EPS = 1e-6  # torch.nn.LayerNorm's argument in the official block
+_SNAKE_BY_NUMPY = 100_000  # values; measured, see benchmarks/LOG.md
 _MASKED = np.float16(-np.inf)
 
 
@@ -56,6 +57,8 @@ class Snake:
 
     alpha: Tensor  # [C]
     beta: Tensor  # [C]
+    values: tuple[NDArray[np.float32], NDArray[np.float32]]
+    """The same two for NumPy."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,6 @@ class CodecState:
     n_frames: int = 0
     """Frames decoded so far."""
 
-    def copy(self) -> CodecState:
-        """To go on from the same point twice."""
-        return CodecState([context.copy() for context in self.contexts], self.n_frames)
-
 
 # -- the net ---------------------------------------------------------------------------------------------------------
 
@@ -159,26 +158,36 @@ class CodecDecoder:
     def heard(self, codes: NDArray[np.integer]) -> CodecState:
         """The state after decoding codes [T, 16], but made much faster: what follows a reference clip starts from it.
 
-        The transformer sees the last `window` frames at once. The convolutions after it reach back `_tail_reach`
-        frames, so only those pass through them.
+        The transformer takes all frames at once. The convolutions after it reach back `_tail_reach` frames, so only
+        those pass through them.
         """
-        rvq = self._quantized(check_codes(codes, self.config.codebook_size))[-self.config.window :]
+        rvq = self._quantized(check_codes(codes, self.config.codebook_size))
+        n, window = len(rvq), self.config.window
         state = self.new_state()
-        if not len(rvq):
+        if not n:
             return state
-        front = _Front(self, len(rvq))
+        front = _Front(self, n)
         latents = front.run(rvq, 0)
         self._bring_in(state)
-        for context, heard in zip(self._front.contexts, front.contexts, strict=True):
-            self._front.g.array(context)[...] = front.g.array(heard)
+        last = np.arange(max(0, n - window), n)
+        [(pre_conv, *rings), (heard_pre_conv, *heard)] = self._front.memory(), front.memory()
+        pre_conv[...] = heard_pre_conv
+        for ring, rows in zip(rings, heard, strict=True):  # keys and values
+            ring[last % window] = rows[last % len(rows)]
         for latent in latents[-_tail_reach(self.config) :]:
             self._tail.run(latent)
-        state.n_frames = len(rvq)
+        state.n_frames = n
         self._put_away()
         return state
 
+    def copied(self, state: CodecState) -> CodecState:
+        """To go on from the same point twice."""
+        if state is self._resident:
+            self._put_away()
+        return CodecState([context.copy() for context in state.contexts], state.n_frames)
+
     def _contexts(self) -> list[NDArray[np.float32]]:
-        return [part.g.array(context) for part in (self._front, self._tail) for context in part.contexts]
+        return [*self._front.memory(), *self._tail.memory()]
 
     def _bring_in(self, state: CodecState) -> None:
         """The graphs' own tensors hold the state of the utterance at work; another's waits in its arrays."""
@@ -232,7 +241,7 @@ class CodecDecoder:
         return Conv(weight, load.tensor("bias"), kernel.shape[2] // stride)
 
     def _snake(self, load: WeightLoader) -> Snake:
-        return Snake(load.tensor("alpha"), load.tensor("beta"))
+        return Snake(load.tensor("alpha"), load.tensor("beta"), (load.values("alpha"), load.values("beta")))
 
     def _layer(self, load: WeightLoader) -> TransformerLayer:
         norms = {name: load.tensor(f"{name}.weight") for name in ("ln1", "ls1", "ln2", "ls2")}
@@ -280,59 +289,86 @@ def _tail_reach(c: CodecDecoderConfig) -> int:
 
 
 class _Stateful:
-    """A graph whose convolutions keep the rows they need of the past in inputs of their own: `contexts`."""
+    """A graph whose layers keep the rows they need of the past in inputs of their own."""
 
     def __init__(self, net: CodecDecoder) -> None:
         self.g = Graph(net._backend)
-        self.contexts: list[Tensor] = []
+        self._pasts: list[tuple[Tensor, int]] = []  # tensors whose first rows are the past, and how many they are
+        self._padded_inputs: list[tuple[Tensor, int]] = []
 
-    def _with_context(self, x: Tensor, n: int) -> Tensor:
-        """x [T, C] -> [n + T, C]: the last n rows of the past first; the past moves on by T rows."""
+    def memory(self) -> list[NDArray[np.float32]]:
+        """All of the past, one array a layer, to read and to write."""
+        return [self.g.array(tensor)[:n] for tensor, n in self._pasts]
+
+    def _past(self, n: int, width: int) -> Tensor:
+        past = self.g.input(n, width)
+        self._pasts.append((past, n))
+        return past
+
+    def _padded(self, x: Tensor, n: int) -> Tensor:
+        """x [T, C] -> [n + T, C]: the last n rows of the past first. `_finish` moves the past on."""
+        if n == 0:
+            return x
         g = self.g
-        context = g.input(n, x.shape[1])
-        self.contexts.append(context)
-        padded = g.concat([context, x])
-        g.expand(g.copy(g.rows(padded, x.shape[0], n + x.shape[0]), context))
+        padded = g.input(n + x.shape[0], x.shape[1])  # copying into it takes a tenth of the time of ggml's concat
+        self._pasts.append((padded, n))
+        self._padded_inputs.append((padded, n))
+        g.expand(g.copy(x, g.rows(padded, n, padded.shape[0])))
         return padded
 
-    def _causal(self, conv: Conv, x: Tensor) -> Tensor:
-        padded = self._with_context(x, conv.k - 1) if conv.k > 1 else x
+    def _conv(self, conv: Conv, padded: Tensor) -> Tensor:
+        """padded [k - 1 + T, in] -> [T, out]"""
         return self.g.linear(conv.weight, causal_windows(self.g, padded, conv.k), conv.bias)
+
+    def _causal(self, conv: Conv, x: Tensor) -> Tensor:
+        return self._conv(conv, self._padded(x, conv.k - 1))
+
+    def _finish(self, output: Tensor) -> Tensor:
+        g = self.g
+        g.output(output)
+        for padded, n in self._padded_inputs:
+            last = g.rows(padded, padded.shape[0] - n, padded.shape[0])
+            g.expand(g.copy(g.contiguous(last), g.rows(padded, 0, n)))  # by way of a copy: the two may overlap
+        g.allocate()
+        return output
 
 
 class _Front(_Stateful):
     """rvq [T, 2 * codebook_dim] -> latents [T, latent]: up to the transformer's end, T frames at once.
 
-    Keys and values live in a ring of `window` rows: frame p in row p % window, over the one that fell out of sight.
-    With T > 1 only a start from nothing is possible, with T <= window.
+    With T = 1 keys and values live in a ring of `window` rows: frame p in row p % window, over the one that fell out of
+    sight. With T > 1 each frame has its own row, and only a start from nothing is possible.
     """
 
     def __init__(self, net: CodecDecoder, n_frames: int) -> None:
         super().__init__(net)
-        self._config, self._n = c, n = net.config, n_frames
+        self._config = c = net.config
+        self._n = n = n_frames
+        self._n_rows = n_rows = c.window if n == 1 else n
         g = self.g
         self._rvq = g.input(n, 2 * c.codebook_dim)
         self._positions = g.input(n, type=GgmlType.I32)
-        self._ring_rows = g.input(n, type=GgmlType.I32)
-        self._mask = g.input(n, c.window, type=GgmlType.F16)
+        self._rows = g.input(n, type=GgmlType.I32)
+        self._mask = g.input(n, n_rows, type=GgmlType.F16)
         x = self._causal(net._pre_conv, g.linear(net._rvq_projection, self._rvq))
         x = g.linear(net._tfm_in[0], x, net._tfm_in[1])
         for layer in net._layers:
             x = self._layer(layer, x)
         x = g.linear(net._tfm_out[0], g.rms_norm(x, net._tfm_norm, c.rms_eps), net._tfm_out[1])
-        self._latents = g.output(x)
-        g.allocate()
+        self._latents = self._finish(x)
 
     def run(self, rvq: NDArray[np.float32], start: int) -> NDArray[np.float32]:
         """The frames `start` .. `start` + T - 1; the result is valid until the next run."""
-        g, window = self.g, self._config.window
+        g, rows = self.g, np.arange(self._n_rows)
         assert len(rvq) == self._n and (self._n == 1 or start == 0), (len(rvq), start)
         positions = start + np.arange(self._n)
         g.array(self._rvq)[...] = rvq
         g.array(self._positions)[:] = positions
-        g.array(self._ring_rows)[:] = positions % window
-        unwritten_or_ahead = np.arange(window) > positions[:, None]
-        g.array(self._mask)[...] = np.where(unwritten_or_ahead, _MASKED, np.float16(0))
+        g.array(self._rows)[:] = positions % self._n_rows
+        hidden = rows > positions[:, None]  # not yet written, or ahead
+        if self._n > 1:
+            hidden |= positions[:, None] - rows >= self._config.window
+        g.array(self._mask)[...] = np.where(hidden, _MASKED, np.float16(0))
         g.compute()
         return g.array(self._latents)
 
@@ -351,12 +387,10 @@ class _Front(_Stateful):
         return g.add(x, g.mul(y, w.ls2))
 
     def _remembered(self, x: Tensor) -> Tensor:
-        """x [T, attention_dim], keys or values of these frames -> those of the window [heads, window, head_dim]"""
+        """x [T, attention_dim], keys or values of these frames -> those of all rows kept [heads, rows, head_dim]"""
         g, c = self.g, self._config
-        ring = g.input(c.window, c.attention_dim)
-        self.contexts.append(ring)
-        rows = g.reshape(g.set_rows(ring, x, self._ring_rows), c.window, c.n_heads, c.head_dim)
-        return g.transpose(rows, 1, 0, 2)
+        kept = g.set_rows(self._past(self._n_rows, c.attention_dim), x, self._rows)
+        return g.transpose(g.reshape(kept, self._n_rows, c.n_heads, c.head_dim), 1, 0, 2)
 
 
 class _Tail(_Stateful):
@@ -371,12 +405,11 @@ class _Tail(_Stateful):
             x = self._upsampled(upsample, x)
         x = self._causal(net._entry, x)
         for block in net._blocks:
-            x = self._transposed_conv(block.conv, block.stride, self._snaked(block.snake, x))
+            x = self._upscaled(block.conv, block.stride, self._snaked(block.snake, x, block.conv.k - 1))
             for unit in block.units:
                 x = self._residual(unit, x)
-        x = self._causal(net._post_conv, self._snaked(net._post_snake, x))
-        self._samples = g.output(g.clamp(g.reshape(x, net.samples_per_frame), -1.0, 1.0))
-        g.allocate()
+        x = self._conv(net._post_conv, self._snaked(net._post_snake, x, net._post_conv.k - 1))
+        self._samples = self._finish(g.clamp(g.reshape(x, net.samples_per_frame), -1.0, 1.0))
 
     def run(self, latent: NDArray[np.float32]) -> NDArray[np.float32]:
         """The result is valid until the next run."""
@@ -385,25 +418,24 @@ class _Tail(_Stateful):
         g.compute()
         return g.array(self._samples)
 
-    def _transposed_conv(self, conv: Conv, stride: int, x: Tensor) -> Tensor:
-        """x [T, in] -> [stride * T, out]"""
+    def _upscaled(self, conv: Conv, stride: int, padded: Tensor) -> Tensor:
+        """padded [k - 1 + T, in] -> [stride * T, out]"""
         g = self.g
-        padded = self._with_context(x, conv.k - 1) if conv.k > 1 else x
         y = g.linear(conv.weight, causal_windows(g, padded, conv.k))
-        return g.add(g.reshape(y, stride * x.shape[0], y.shape[1] // stride), conv.bias)
+        return g.add(g.reshape(y, stride * y.shape[0], y.shape[1] // stride), conv.bias)
 
     def _residual(self, unit: ResidualUnit, x: Tensor) -> Tensor:
-        g = self.g
-        y = self._snaked(unit.act1, x)
-        y = self._causal(unit.conv1, y) if unit.dilation == 1 else self._dilated(unit.conv1, unit.dilation, y)
-        return g.add(x, self._causal(unit.conv2, self._snaked(unit.act2, y)))
+        y = self._dilated(unit, x)
+        return self.g.add(x, self._conv(unit.conv2, self._snaked(unit.act2, y)))
 
-    def _dilated(self, conv: Conv, dilation: int, x: Tensor) -> Tensor:
-        """A dilated convolution is a plain one on every dilation-th row: split time into phases, convolve, join."""
-        g = self.g
+    def _dilated(self, unit: ResidualUnit, x: Tensor) -> Tensor:
+        """SnakeBeta and the dilated convolution: a plain one on every dilation-th row. Split time, convolve, join."""
+        g, conv, dilation = self.g, unit.conv1, unit.dilation
         n, width = x.shape
         surplus = -n % dilation  # rows of history that only fill the phases up
-        padded = self._with_context(x, (conv.k - 1) * dilation + surplus)
+        padded = self._snaked(unit.act1, x, (conv.k - 1) * dilation + surplus)
+        if dilation == 1:
+            return self._conv(conv, padded)
         per_phase = padded.shape[0] // dilation
         phases = g.contiguous(g.transpose(g.reshape(padded, per_phase, dilation, width), 1, 0, 2))
         n_windows = per_phase - conv.k + 1
@@ -414,9 +446,9 @@ class _Tail(_Stateful):
 
     def _upsampled(self, w: Upsample, x: Tensor) -> Tensor:
         g = self.g
-        x = self._transposed_conv(w.conv, w.stride, x)
+        x = self._upscaled(w.conv, w.stride, x)
         n = x.shape[0]
-        padded = self._with_context(x, len(w.dwconv) - 1)
+        padded = self._padded(x, len(w.dwconv) - 1)
         y = g.mul(g.rows(padded, 0, n), w.dwconv[0])
         for i, tap in enumerate(w.dwconv[1:], start=1):
             y = g.add(y, g.mul(g.rows(padded, i, n + i), tap))
@@ -424,6 +456,29 @@ class _Tail(_Stateful):
         y = g.linear(w.pw2[0], g.gelu(g.linear(w.pw1[0], y, w.pw1[1])), w.pw2[1])
         return g.add(x, g.mul(y, w.gamma))
 
-    def _snaked(self, w: Snake, x: Tensor) -> Tensor:
+    def _snaked(self, w: Snake, x: Tensor, n_past: int = 0) -> Tensor:
+        """x [T, C] -> [n_past + T, C]: SnakeBeta, behind as many rows of its past.
+
+        ggml's sine is scalar, NumPy's is not, but calling Python costs about 0.1 ms: long rows of time go to NumPy.
+        """
         g = self.g
-        return g.add(x, g.mul(g.square(g.sin(g.mul(x, w.alpha))), w.beta))
+        if prod(x.shape) < _SNAKE_BY_NUMPY:
+            return self._padded(g.add(x, g.mul(g.square(g.sin(g.mul(x, w.alpha))), w.beta)), n_past)
+        past = self._past(n_past, x.shape[1]) if n_past else None
+        n, (alpha, beta) = x.shape[0], w.values
+
+        def snake(output: NDArray[np.float32], task: int, n_tasks: int) -> None:
+            if past is not None and task == 0:
+                output[:n_past] = g.array(past)
+            rows = slice(task * n // n_tasks, (task + 1) * n // n_tasks)
+            source, target = g.array(x)[rows], output[n_past:][rows]
+            np.multiply(source, alpha, out=target)
+            np.sin(target, out=target)
+            np.multiply(target, target, out=target)
+            np.multiply(target, beta, out=target)
+            np.add(target, source, out=target)
+
+        padded = g.custom(snake, x, (n_past + n, x.shape[1]))
+        if past is not None:
+            g.expand(g.copy(g.rows(padded, n, n_past + n), past))
+        return padded

@@ -37,7 +37,6 @@ FloatArray = NDArray[np.float32]
 
 _CHUNK_FRAMES = 8  # enough columns for the deep convolutions, few enough rows of the first ones for the cache
 _ELU_TILE = 1 << 16  # values that stay in a core's cache from one NumPy pass to the next
-_EVERY_THREAD = -1  # GGML_N_TASKS_MAX
 _DOWNSAMPLE_STRIDE = 2
 
 
@@ -201,7 +200,7 @@ class CodecEncoder:
                 np.maximum(source[rows], target[rows], out=target[rows])  # for x < 0, x < e^x - 1
                 target[rows][max(0, n_valid - start) :] = 0
 
-        activated = g.custom(activate, x, (n_past + n, width), _EVERY_THREAD)
+        activated = g.custom(activate, x, (n_past + n, width))
         if past is not None:
             self._pasts.append(past)
             g.expand(g.copy(g.rows(activated, n, n_past + n), past))

@@ -111,7 +111,7 @@ def reference(name: str) -> Qwen3TTSModel:
 @cache
 def speaker_vector() -> Tensor:
     """The x-vector of the test clip."""
-    return reference("base").model.extract_speaker_embedding(tiny.test_clip(), 24_000)
+    return reference("base").model.extract_speaker_embedding(tiny.reference_clip(), 24_000)
 
 
 def text_ids(wrapper: Qwen3TTSModel, text: str) -> Tensor:
@@ -219,9 +219,9 @@ def make_mel() -> Arrays:
     model = reference("base").model
     inputs: list[Tensor] = []
     handle = model.speaker_encoder.register_forward_pre_hook(lambda module, arguments: inputs.extend(arguments))
-    model.extract_speaker_embedding(tiny.test_clip(), 24_000)
+    model.extract_speaker_embedding(tiny.reference_clip(), 24_000)
     handle.remove()
-    return {"clip_start": tiny.test_clip()[:512], "mel": array(inputs[0])[0]}
+    return {"clip_start": tiny.reference_clip()[:512], "mel": array(inputs[0])[0]}
 
 
 def make_speaker() -> Arrays:
@@ -230,13 +230,13 @@ def make_speaker() -> Arrays:
     encoder = model.speaker_encoder
     blocks = {f"block{i}": block for i, block in enumerate(encoder.blocks)}
     with outputs_of({**blocks, "mfa": encoder.mfa, "asp": encoder.asp}) as outputs:
-        vector = model.extract_speaker_embedding(tiny.test_clip(), 24_000)
+        vector = model.extract_speaker_embedding(tiny.reference_clip(), 24_000)
     arrays: Arrays = {}
     for name in (*blocks, "mfa"):
         arrays |= every(name, rows(outputs[name][0]), 1, 4 if name != "mfa" else 12)
     arrays["asp"] = rows(outputs["asp"][0])[0]
     arrays["vector"] = array(vector)
-    arrays["vector_7200"] = array(model.extract_speaker_embedding(tiny.test_clip(7_200), 24_000))
+    arrays["vector_7200"] = array(model.extract_speaker_embedding(tiny.reference_clip(7_200), 24_000))
     return arrays
 
 
@@ -392,7 +392,7 @@ def make_codec_encoder() -> Arrays:
             gaps.append(top_gap(-distances))
             return distances.argmin(dim=-1)
 
-        clip = tiny.test_clip(n_samples)
+        clip = tiny.reference_clip(n_samples)
         with outputs_of(stages) as outputs:
             found = codes(codec.encode(clip, sr=24_000).audio_codes[0])
         with mock.patch.object(MimiEuclideanCodebook, "quantize", nearest):
@@ -440,7 +440,7 @@ def make_generate() -> Arrays:
 
 def mode_cases() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """(case, checkpoint, method of the official wrapper, its arguments) for every way to choose a voice."""
-    clip = (tiny.test_clip(), 24_000)
+    clip = (tiny.reference_clip(), 24_000)
     english = {"text": TEXTS["english"], "language": "english"}
     clone = {**english, "ref_audio": clip}
     yield "clone", "base", "generate_voice_clone", {**clone, "ref_text": REFERENCE_TEXT}
