@@ -81,25 +81,23 @@ class Casting:
             return Part(token, instruct=voice.instruct)
         speaker, codes = self._fitting_speaker(voice), self._fitting_codes(voice)
         if voice.is_clone and speaker is None and codes is None:
-            raise OptionError(
-                f"this voice was made with another model (its speaker vector has {_size(voice.speaker)} values, this "
-                f"model takes {self._hidden}): make it again from its clip"
-            )
+            raise OptionError(f"this voice was made with another model ({self._misfit(voice)}): make it again")
         self._warn_of_what_is_left_out(voice, speaker, codes)
         return Part(token, speaker=speaker, codes=codes, transcript=voice.transcript if codes is not None else None)
 
     def _preset_part(self, voice: Voice, language: str) -> Part:
-        speakers = self._vocabulary.speakers
         if voice.preset_name is None:
             raise self._refusal("needs a speaker")
-        if voice.preset_name not in speakers:
-            raise OptionError(f"unknown speaker {voice.preset_name!r}; this model knows {', '.join(speakers)}")
-        preset = speakers[voice.preset_name]
+        speakers = {name.lower(): speaker for name, speaker in self._vocabulary.speakers.items()}
+        preset = speakers.get(voice.preset_name.strip().lower())
+        if preset is None:
+            known = ", ".join(self._vocabulary.speakers)
+            raise OptionError(f"unknown speaker {voice.preset_name!r}; this model knows {known}")
         token = self._vocabulary.language_id(language)
         # A dialect speaker speaks the dialect where Chinese or nothing is asked for (official `generate`).
         if preset.dialect and token in (None, self._vocabulary.languages.get(_CHINESE)):
             token = self._vocabulary.languages[preset.dialect]
-        return Part(token, preset=preset.id, instruct=voice.instruct)
+        return Part(token, preset=preset.id, instruct=voice.instruct or None)  # empty is none (official wrapper)
 
     def _fitting_speaker(self, voice: Voice) -> NDArray[np.float32] | None:
         fits = voice.speaker is not None and voice.speaker.shape == (self._hidden,)
@@ -119,6 +117,13 @@ class Casting:
             message = "this voice's codes are of another codec and are left out; its speaker vector is used"
             warnings.warn(message, QualityWarning, stacklevel=4)
 
+    def _misfit(self, voice: Voice) -> str:
+        if voice.speaker is None:
+            return "its codes are of another codec"
+        if voice.speaker.size != self._hidden:
+            return f"its speaker vector has {voice.speaker.size} values, this model takes {self._hidden}"
+        return "its speaker vector is of another speaker encoder"
+
     def _refusal(self, what: str) -> OptionError:
         can = _CAN[self.kind].format(speakers=" | ".join(self._vocabulary.speakers))
         return OptionError(f"this model ({self.kind}) {what}; {can}")
@@ -129,7 +134,3 @@ def _guessed_kind(files: ModelFiles, vocabulary: Vocabulary) -> str:
     if vocabulary.speakers:
         return CUSTOM_VOICE
     return BASE if files.mmproj.speaker_encoder else VOICE_DESIGN
-
-
-def _size(vector: NDArray[np.float32] | None) -> int:
-    return 0 if vector is None else vector.size

@@ -7,9 +7,10 @@ must end in one sentence, so every count, length and offset is held against the 
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -256,6 +257,41 @@ class GgufFile:
         """The tensor's bytes as they lie in the file, uint8 [n_bytes], read-only and mapped."""
         info = self.info(name)
         return np.frombuffer(self._map, np.uint8, info.n_bytes, info.offset)
+
+    def release(self, name: str) -> None:
+        """Hand a tensor's memory back to the system, after its values were copied; they can still be read again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            start, end = self._pages(name)
+            if start < end:
+                self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+    def release_everywhere(self, names: Iterable[str]) -> None:
+        """The same for every mapping of this file in the process, llama.cpp's too. Linux tells of those; elsewhere
+        nothing is done."""
+        try:
+            mappings = Path("/proc/self/maps").read_text().splitlines()
+            real_path = str(self.path.resolve(strict=True))
+            madvise = ctypes.CDLL(None).madvise
+        except (OSError, AttributeError):
+            return
+        madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        pages = [self._pages(name) for name in names]
+        for mapping in mappings:  # "address-address permissions offset device inode path"
+            span, _, offset, _, _, *path = mapping.split(maxsplit=5)
+            if path != [real_path]:
+                continue
+            address, until = (int(number, 16) for number in span.split("-"))
+            first, last = int(offset, 16), int(offset, 16) + until - address
+            for start, end in pages:
+                start, end = max(start, first), min(end, last)
+                if start < end:
+                    madvise(address + start - first, end - start, mmap.MADV_DONTNEED)
+
+    def _pages(self, name: str) -> tuple[int, int]:
+        """From where to where in the file the pages are that hold nothing but this tensor."""
+        info = self.info(name)
+        start = -(-info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        return start, (info.offset + info.n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
 
     def array(self, name: str) -> NDArray[Any]:
         """A tensor stored as F32 or F16, mapped, in its shape."""

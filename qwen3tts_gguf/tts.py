@@ -15,6 +15,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -108,16 +109,20 @@ class TTS:
         self.defaults: GenerationDefaults = files.talker.generation
         # With a backend of its own: two graphs computed on one at a time crash, and threads listen while others speak.
         self.voice_encoder = VoiceEncoder(files.mmproj, Backend(n_threads))
-        tokens = files.talker.file.strings("tokenizer.ggml.tokens")
-        self.vocabulary = Vocabulary(files.talker.file, tokens)
+        with ThreadPoolExecutor(max_workers=1) as loading:
+            # llama.cpp reads its file meanwhile; the nets wait, because it takes its most memory at the start.
+            talker = loading.submit(Talker, files.talker, n_threads)
+            tokens = files.talker.file.strings("tokenizer.ggml.tokens")
+            self.vocabulary = Vocabulary(files.talker.file, tokens)
+            tokenizer = Tokenizer(files.talker.file, tokens)
+            self._talker = talker.result()
         self._casting = Casting(files, self.vocabulary)
         self.kind = self._casting.kind
         """"base", "custom_voice" or "voice_design"."""
         self.codec_fingerprint = self._casting.codec
-        self._talker = Talker(files.talker, n_threads)
         self._predictor = CodePredictor(files.mmproj, backend)
         self._decoder = CodecDecoder(files.mmproj, backend)
-        self._prompts = PromptBuilder(self._talker, Tokenizer(files.talker.file, tokens), self.vocabulary)
+        self._prompts = PromptBuilder(self._talker, tokenizer, self.vocabulary)
         self._heard: WeakKeyDictionary[Voice, CodecState] = WeakKeyDictionary()
         self._turn = threading.Lock()
 

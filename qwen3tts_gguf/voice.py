@@ -12,7 +12,7 @@ import threading
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ MAX_REFERENCE_SECONDS = 30.0
 _SECONDS_PER_LETTER = (0.02, 0.4)
 """Speech takes about 0.07 s a Latin letter and 0.25 s a Chinese one; far outside, clip and transcript do not fit."""
 _SILENCE = 1e-4
+_FRAME_RATE_HZ = 12.5
+
+Value = TypeVar("Value", bound=np.generic)
 
 
 class _HasVoiceEncoder(Protocol):
@@ -89,6 +92,17 @@ class Voice:
         return tts.voice_encoder.encode(samples, transcript=transcript, pad_seconds=pad_seconds)
 
     @classmethod
+    def from_speech(cls, codes: NDArray[np.int32], text: str, codec: str) -> Voice:
+        """The voice of a speech just made, as a designed one, for in-context cloning with a Base model.
+
+        codes, text: what was said, `Utterance.codes`, and from what. codec: `TTS.codec_fingerprint`.
+        """
+        if not len(codes):
+            raise AudioError("nothing was said that could be kept as a voice")
+        codes, transcript = _windowed(codes, _FRAME_RATE_HZ, text.strip())
+        return cls(codes=codes, transcript=transcript, codec=codec)
+
+    @classmethod
     def preset(cls, name: str, *, instruct: str | None = None) -> Voice:
         """One of a CustomVoice model's speakers, by its name in any case."""
         return cls(preset_name=name.strip().lower(), instruct=instruct)
@@ -138,8 +152,10 @@ class VoiceEncoder:
             raise AudioError("the reference holds samples that are not numbers (NaN or infinity)")
         if not np.abs(samples).max(initial=0.0) > _SILENCE:
             raise AudioError("the reference is silent")
+        if not 0 <= pad_seconds <= MAX_REFERENCE_SECONDS:
+            raise OptionError(f"pad_seconds must lie in 0..{MAX_REFERENCE_SECONDS:.0f}, not {pad_seconds}")
         transcript = transcript.strip() if transcript else None
-        samples, transcript = _windowed(samples, transcript)
+        samples, transcript = _windowed(samples, SAMPLE_RATE_HZ, transcript)
         if transcript:
             _check_fit(len(samples) / SAMPLE_RATE_HZ, transcript)
         padded = np.pad(samples, (0, round(pad_seconds * SAMPLE_RATE_HZ)))
@@ -166,7 +182,10 @@ class VoiceEncoder:
 
     def _speaker_vector(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._model.speaker_encoder is None:
-            raise OptionError("this model cannot clone: it has no speaker encoder; use a Base model")
+            raise OptionError(
+                "this model cannot clone: it has no speaker encoder; use a Base model, or speak with a preset "
+                "(--speaker) of a CustomVoice model, or a description (--instruct) for a VoiceDesign model"
+            )
         mel = log_mel(samples, self._model.speaker_encoder.n_mels)
         with self._turn:
             if self._speaker_encoder is None:
@@ -187,19 +206,19 @@ def speaker_fingerprint(model: MmprojFile) -> str:
     return hashlib.sha256(model.file.blocks("mm.a.fc.bias").tobytes()).hexdigest()[:16]
 
 
-def _windowed(samples: NDArray[np.float32], transcript: str | None) -> tuple[NDArray[np.float32], str | None]:
-    """At most MAX_REFERENCE_SECONDS of a clip, and as much of its transcript."""
-    n = round(MAX_REFERENCE_SECONDS * SAMPLE_RATE_HZ)
-    if len(samples) <= n:
-        return samples, transcript
-    message = (
-        f"the reference lasts {len(samples) / SAMPLE_RATE_HZ:.0f} s; its first {MAX_REFERENCE_SECONDS:.0f} s are used"
-    )
+def _windowed(
+    clip: NDArray[Value], rate_hz: float, transcript: str | None
+) -> tuple[NDArray[Value], str | None]:
+    """At most MAX_REFERENCE_SECONDS of a clip's samples or frames, and as much of its transcript."""
+    n = round(MAX_REFERENCE_SECONDS * rate_hz)
+    if len(clip) <= n:
+        return clip, transcript
+    message = f"the reference lasts {len(clip) / rate_hz:.1f} s; its first {MAX_REFERENCE_SECONDS:.0f} s are used"
     if transcript:
         message += ", with as much of the transcript; a clip of 3 to 15 s with its own transcript sounds better"
-        transcript = _beginning(transcript, n / len(samples))
+        transcript = _beginning(transcript, n / len(clip))
     warnings.warn(message, QualityWarning, stacklevel=4)
-    return samples[:n], transcript
+    return clip[:n], transcript
 
 
 def _beginning(text: str, share: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ _NAME = re.compile(r"[\w][\w .-]{0,63}")
 _TEXTS = ("transcript", "preset_name", "instruct", "language", "codec", "speaker_encoder", "clip_sha256")
 _MAX_VECTOR, _MAX_FRAMES = 16_384, 4_096
 _MAX_FILE_BYTES = 1 << 20
+_MAX_NAME_BYTES = 200  # of the 255 that file systems take, with the suffix and that of an unfinished file
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,13 @@ class VoiceStore:
 
     def path(self, name: str) -> Path:
         """Raises VoiceError for what cannot be a name."""
-        if not _NAME.fullmatch(name) or name.endswith((" ", ".")):
+        if not _is_name(name):
             raise VoiceError(f"{name!r} cannot be a voice's name: letters, digits, spaces, . - _, at most 64")
         return self.folder / f"{name}{SUFFIX}"
 
     def names(self) -> list[str]:
-        return sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
+        """Of the files here that can be loaded by name."""
+        return sorted(filter(_is_name, (path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))))
 
     def load(self, name: str) -> Voice:
         path = self.path(name)
@@ -66,26 +68,36 @@ class VoiceStore:
         path = self.path(name)
         if not path.is_file():
             raise VoiceError(f"no voice named {name!r} in {self.folder}")
-        path.unlink()
+        try:
+            path.unlink()
+        except OSError as error:
+            raise VoiceError(f"{path}: cannot be deleted ({error.strerror})") from None
+
+
+def _is_name(name: str) -> bool:
+    return bool(_NAME.fullmatch(name)) and name[-1] not in " ." and len(name.encode()) <= _MAX_NAME_BYTES
 
 
 def save_voice(path: Path, voice: Voice) -> None:
     """Write a voice; the file appears only when it is whole. Raises VoiceError."""
     arrays = {name: array for name in ("speaker", "codes") if (array := getattr(voice, name)) is not None}
+    texts = {name: value for name in _TEXTS if (value := getattr(voice, name))}
+    if problem := _problem(arrays, texts):
+        raise VoiceError(f"{path}: this voice cannot be kept: {problem}")
     if not arrays:  # safetensors wants a tensor, and a preset or a description has none
         arrays = {"nothing": np.zeros(1, np.float32)}
-    texts = {name: value for name in _TEXTS if (value := getattr(voice, name))}
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # safetensors ignores strides
+    content = save(arrays, metadata={"format": _FORMAT, "voice": json.dumps(texts, ensure_ascii=False)})
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(
-            save(arrays, metadata={"format": _FORMAT, "voice": json.dumps(texts, ensure_ascii=False)})
-        )
-        unfinished.replace(path)
+        try:
+            unfinished.write_bytes(content)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise VoiceError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load_voice(path: Path) -> Voice:
@@ -101,20 +113,25 @@ def load_voice(path: Path) -> Voice:
         texts = json.loads(metadata["voice"])
     except FileNotFoundError:
         raise VoiceError(f"{path}: no such file") from None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise VoiceError(f"{path}: not a voice file, or a damaged one ({type(error).__name__})") from None
-    return _checked(path, arrays, texts)
+    if problem := _problem(arrays, texts):
+        raise VoiceError(f"{path}: a damaged voice: {problem}")
+    return Voice(**arrays, **texts)
 
 
-def _checked(path: Path, arrays: dict[str, NDArray[Any]], texts: Any) -> Voice:
-    known = {field.name for field in fields(Voice)} & set(_TEXTS)
-    if not isinstance(texts, dict) or not all(k in known and isinstance(v, str) for k, v in texts.items()):
-        raise VoiceError(f"{path}: a damaged voice: its texts are not texts")
+def _problem(arrays: dict[str, NDArray[Any]], texts: Any) -> str | None:
+    """What keeps these from being a voice."""
+    if not isinstance(texts, dict) or not all(k in _TEXTS and _is_text(v) for k, v in texts.items()):
+        return "its texts are not texts"
     speaker, codes = arrays.get("speaker"), arrays.get("codes")
     if speaker is not None and not (
-        speaker.dtype == np.float32 and speaker.ndim == 1 and speaker.size <= _MAX_VECTOR and np.isfinite(speaker).all()
+        speaker.dtype == np.float32
+        and speaker.ndim == 1
+        and 0 < speaker.size <= _MAX_VECTOR
+        and np.isfinite(speaker).all()
     ):
-        raise VoiceError(f"{path}: a damaged voice: its speaker vector is not one")
+        return "its speaker vector is not one"
     if codes is not None and not (
         codes.dtype == np.int32
         and codes.ndim == 2
@@ -122,10 +139,15 @@ def _checked(path: Path, arrays: dict[str, NDArray[Any]], texts: Any) -> Voice:
         and 0 < len(codes) <= _MAX_FRAMES
         and codes.min() >= 0
     ):
-        raise VoiceError(f"{path}: a damaged voice: its codes are not codes")
+        return f"its codes are not codes, or more than {_MAX_FRAMES} frames"
     if (codes is None) != ("transcript" not in texts):
-        raise VoiceError(f"{path}: a damaged voice: codes and transcript belong together")
-    return Voice(speaker=speaker, codes=codes, **texts)
+        return "codes and transcript belong together"
+    return None
+
+
+def _is_text(value: Any) -> bool:
+    """A string that can be written out again: JSON may hold halves of surrogate pairs."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def mix(voices: list[Voice], weights: list[float]) -> Voice:
@@ -138,7 +160,7 @@ def mix(voices: list[Voice], weights: list[float]) -> Voice:
     if len({(vector.size, voice.speaker_encoder) for vector, voice in zip(vectors, voices, strict=True)}) != 1:
         raise VoiceError("these voices are of different models: their speaker vectors cannot be mixed")
     total = sum(weights)
-    if not np.isfinite(weights).all() or min(weights) < 0 or total <= 0:
-        raise VoiceError("weights must not be negative, and not all zero")
+    if min(weights) < 0 or not 0 < total < float("inf"):
+        raise VoiceError("weights must be numbers, not negative, and not all zero")
     mixed = sum(weight / total * vector for weight, vector in zip(weights, vectors, strict=True))
     return Voice(speaker=np.asarray(mixed, np.float32), speaker_encoder=voices[0].speaker_encoder)

@@ -16,10 +16,11 @@ FOLDERS = {"qwen3tts_gguf": ROOT / "qwen3tts_gguf", "qwen3tts_convert": ROOT / "
 ROWS = (
     "qwen3tts_gguf.__main__",
     "qwen3tts_gguf.cli",
-    "qwen3tts_gguf.cli.voices",
+    "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting",
     "qwen3tts_gguf.cli.console",
     "qwen3tts_gguf",  # lazy: names for type checkers only
+    "qwen3tts_gguf.benchmark",
     "qwen3tts_gguf.tts  qwen3tts_gguf.inspection",
     "qwen3tts_gguf.casting  qwen3tts_gguf.voice_store",
     "qwen3tts_gguf.prompt  qwen3tts_gguf.voice",
@@ -64,6 +65,7 @@ HOMES = {
     "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice_store"),
     "gguf": ("qwen3tts_convert.",),
     "huggingface_hub": ("qwen3tts_convert.hub",),
+    "matplotlib": ("qwen3tts_gguf.cli.benching",),
     "torch": (),
 }
 

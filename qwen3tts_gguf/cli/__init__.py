@@ -1,7 +1,7 @@
 """The command line: the only place that prints, exits, or reads the environment.
 
     __init__  the app, and how errors end it        console  what the commands share
-    converting  speaking  voices  codec  inspecting  the commands
+    converting  speaking  voices  codec  inspecting  benching  the commands
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error said in one line, 2 a command that was
 not understood, 130 stopped by Ctrl-C.
@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..errors import Error, QualityWarning
-from . import codec, converting, inspecting, speaking, voices
+from . import benching, codec, converting, inspecting, speaking, voices
 from .console import stderr, stdout
 
 __all__ = ["app", "main"]
@@ -45,6 +45,7 @@ app.command()(speaking.speak)
 app.add_typer(voices.app, name="voice")
 app.add_typer(codec.app, name="codec")
 app.command()(inspecting.inspect)
+app.command()(benching.bench)
 
 
 def main() -> NoReturn:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+import warnings
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 from rich.progress import SpinnerColumn, TextColumn
 
-from ..errors import AudioError, OptionError, TextError
+from ..errors import OptionError, QualityWarning, TextError
 from .console import (
     DEFAULT_MODELS,
     MmprojOption,
@@ -38,7 +40,9 @@ RefTextOption = Annotated[str | None, typer.Option(help="What the clip says; the
 RefTextFileOption = Annotated[
     Path | None, typer.Option(help="The same from a file. Default: a .txt beside the clip, if there is one.")
 ]
-RefPadOption = Annotated[float, typer.Option(min=0, max=5, help="Seconds of silence after the clip in its codes.")]
+RefPadOption = Annotated[
+    float | None, typer.Option(min=0, max=5, help="Seconds of silence after the clip in its codes. Default: 0.5.")
+]
 XVectorOption = Annotated[bool, typer.Option("--x-vector-only", help="Clone by the speaker vector alone.")]
 
 
@@ -55,7 +59,7 @@ def speak(
     ref_text: RefTextOption = None,
     ref_text_file: RefTextFileOption = None,
     x_vector_only: XVectorOption = False,
-    ref_pad: RefPadOption = 0.5,
+    ref_pad: RefPadOption = None,
     speaker: Annotated[str | None, typer.Option(help="A preset of a CustomVoice model.")] = None,
     instruct: Annotated[str | None, typer.Option(help="How to speak; for VoiceDesign, what voice.")] = None,
     save_voice: Annotated[str | None, typer.Option(help="Keep this speech as a voice of that name.")] = None,
@@ -95,6 +99,10 @@ def speak(
     if codes is not None and codes.suffix != ".npy":
         raise OptionError(f"{codes}: codes are saved as .npy")
     target = output_target(output)
+    if save_voice is not None:
+        from ..voice_store import VoiceStore
+
+        VoiceStore(voices_folder(voices)).require_free(save_voice)
 
     from ..tts import TTS, SpeechOptions
 
@@ -128,21 +136,27 @@ def _chosen_voice(
     ref_text: str | None,
     ref_text_file: Path | None,
     x_vector_only: bool,
-    ref_pad: float,
+    ref_pad: float | None,
     voices: Path | None,
     quiet: bool,
 ) -> Voice | None:
     if voice is None:
-        if ref_text is not None or ref_text_file is not None or x_vector_only:
-            raise OptionError("--ref-text, --ref-text-file and --x-vector-only belong to a clip: name it with --voice")
+        if ref_text is not None or ref_text_file is not None or ref_pad is not None or x_vector_only:
+            raise OptionError(
+                "--ref-text, --ref-text-file, --ref-pad and --x-vector-only belong to a clip: name it with --voice"
+            )
         return None
-    if Path(voice).is_file() or Path(voice).suffix or Path(voice).parent != Path():
-        return clip_voice(tts, Path(voice), ref_text, ref_text_file, x_vector_only, ref_pad, quiet)
     from ..voice_store import VoiceStore
 
-    kept = VoiceStore(voices_folder(voices)).load(voice)
-    if ref_text is not None or ref_text_file is not None:
-        raise OptionError(f"the kept voice {voice!r} has its own transcript: --ref-text is for clips")
+    store, clip = VoiceStore(voices_folder(voices)), Path(voice)
+    looks_like_clip = clip.suffix or clip.parent != Path()
+    if os.path.isfile(clip) or (looks_like_clip and voice not in store.names()):
+        return clip_voice(tts, clip, ref_text, ref_text_file, x_vector_only, ref_pad, quiet)
+    kept = store.load(voice)
+    if ref_text is not None or ref_text_file is not None or ref_pad is not None:
+        raise OptionError(f"{voice!r} is a kept voice: --ref-text, --ref-text-file and --ref-pad are for clips")
+    if x_vector_only and kept.speaker is None:
+        raise OptionError(f"the kept voice {voice!r} has no speaker vector: leave out --x-vector-only")
     return kept.without_codes() if x_vector_only else kept
 
 
@@ -152,11 +166,11 @@ def clip_voice(
     ref_text: str | None,
     ref_text_file: Path | None,
     x_vector_only: bool,
-    ref_pad: float,
+    ref_pad: float | None,
     quiet: bool,
 ) -> Voice:
     """The voice of a clip, with the transcript given, or lying beside it. Raises AudioError, TextError, OptionError."""
-    from ..voice import Voice
+    from ..voice import REFERENCE_PAD_SECONDS, Voice
 
     if x_vector_only and (ref_text is not None or ref_text_file is not None):
         raise OptionError("--x-vector-only leaves the transcript out: say one or the other")
@@ -170,7 +184,10 @@ def clip_voice(
             ref_text = _read_text(beside)
     if ref_text is not None and not ref_text.strip():
         raise TextError("the transcript of the clip is empty")
-    voice = Voice.from_audio(clip, tts, transcript=ref_text, pad_seconds=ref_pad)
+    if ref_text is None and ref_pad is not None:
+        raise OptionError("--ref-pad is for a clip's codes, which are used with a transcript: give --ref-text too")
+    pad_seconds = REFERENCE_PAD_SECONDS if ref_pad is None else ref_pad
+    voice = Voice.from_audio(clip, tts, transcript=ref_text, pad_seconds=pad_seconds)
     if ref_text is None and not x_vector_only and not quiet:
         stderr.print("hint: with --ref-text and the words said in the clip, the voice comes closer", soft_wrap=True)
     return voice
@@ -193,13 +210,19 @@ def _keep(tts: TTS, utterance: Utterance, text: str, name: str, voices: Path | N
     from ..voice import Voice
     from ..voice_store import VoiceStore
 
-    if not len(utterance.codes):
-        raise AudioError("nothing was said that could be kept as a voice")
-    kept = Voice(codes=utterance.codes, transcript=text.strip(), codec=tts.codec_fingerprint)
+    kept = Voice.from_speech(utterance.codes, text, tts.codec_fingerprint)
+    if not utterance.ended:
+        warnings.warn(
+            "the kept speech was cut off: its transcript says more than is heard, so cloning it may degenerate",
+            QualityWarning,
+            stacklevel=1,
+        )
     path = VoiceStore(voices_folder(voices)).save(name, kept)
     if not quiet:
         stderr.print(
-            f"kept as voice {name!r} in {path.parent}: speak with a Base model and --voice {name}", markup=False
+            f"kept as voice {name!r} in {path.parent}: speak with a Base model and --voice {name!r}",
+            soft_wrap=True,
+            markup=False,
         )
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from ..errors import OptionError
+from ..errors import OptionError, VoiceError
 from .console import (
     DEFAULT_MODELS,
     MmprojOption,
@@ -43,7 +44,7 @@ def create(
     ref_text: RefTextOption = None,
     ref_text_file: RefTextFileOption = None,
     x_vector_only: XVectorOption = False,
-    ref_pad: RefPadOption = 0.5,
+    ref_pad: RefPadOption = None,
     language: Annotated[str | None, typer.Option("--language", "-l", help="Spoken when none is asked for.")] = None,
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
@@ -77,18 +78,24 @@ def list_voices(voices: VoicesOption = None, as_json: JsonOption = False) -> Non
     from ..voice_store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
-    reports = [{"name": name, **_report(store.load(name))} for name in store.names()]
+    reports = []
+    for name in store.names():
+        try:
+            reports.append({"name": name, **_report(store.load(name))})
+        except VoiceError as error:  # one damaged file hides no other voice
+            stderr.print(f"warning: {error}", soft_wrap=True, markup=False)
     if as_json:
         print(json.dumps(reports, ensure_ascii=False, indent=2))
         return
     if not reports:
-        stderr.print(f"no voices in {store.folder}", soft_wrap=True)
+        stderr.print(f"no voices in {store.folder}", soft_wrap=True, markup=False)
         return
     table = Table("name", "speaker vector", "reference", "language", "says", box=None, padding=(0, 2, 0, 0))
     for voice in reports:
         reference = f"{voice['frames'] * 0.08:.1f} s" if voice["frames"] else "-"
         says = voice["transcript"] or voice["instruct"] or "-"
-        table.add_row(voice["name"], str(voice["speaker_values"] or "-"), reference, voice["language"] or "auto", says)
+        cells = voice["name"], str(voice["speaker_values"] or "-"), reference, voice["language"] or "auto", says
+        table.add_row(*map(escape, cells))
     stdout.print(table)
 
 
@@ -104,7 +111,7 @@ def show(name: NameArgument, voices: VoicesOption = None, as_json: JsonOption = 
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in report.items():
-        table.add_row(key, "-" if value in (None, "", 0) else str(value))
+        table.add_row(key, "-" if value in (None, "", 0) else escape(str(value)))
     stdout.print(table)
 
 

@@ -32,14 +32,14 @@ from ..errors import BackendError
 from . import api
 from .types import GgmlType
 
-__all__ = ["Backend", "Graph", "Tensor", "Weights"]
+__all__ = ["REPACKED_TYPES", "Backend", "Graph", "Tensor", "Weights"]
 
 Shape = tuple[int, ...]
 CustomFunction = Callable[[NDArray[np.float32], int, int], None]
 
 _DTYPES: dict[GgmlType, Any] = {GgmlType.F32: np.float32, GgmlType.F16: np.float16, GgmlType.I32: np.int32}
 _TYPES = {np.dtype(dtype): type for type, dtype in _DTYPES.items()}
-_REPACKED_TYPES = (GgmlType.Q4_0, GgmlType.Q4_K)  # setting any other type in the repack buffer crashes (ggml 0.25)
+REPACKED_TYPES = (GgmlType.Q4_0, GgmlType.Q4_K)  # setting any other type in the repack buffer crashes (ggml 0.25)
 _REPACKED_ROWS = 8
 _ALIGNMENT = 32
 _EVERY_THREAD = -1  # GGML_N_TASKS_MAX
@@ -130,11 +130,14 @@ class Weights:
         self._kept.append(blocks)
         return tensor
 
-    def matrix(self, blocks: NDArray[np.uint8], shape: Shape, type: GgmlType) -> Tensor:
-        """A matrix [out, in] for `Graph.linear`: repacked (a copy) where ggml has a faster layout, else mapped."""
-        repackable = type in _REPACKED_TYPES and len(shape) == 2 and shape[0] % _REPACKED_ROWS == 0
-        if self._backend.repack_buffers is None or not repackable:
-            return self.mapped(blocks, shape, type)
+    def repacks(self, shape: Shape, type: GgmlType) -> bool:
+        """Whether ggml has a faster layout for a matrix [out, in] of this type on this machine."""
+        repackable = type in REPACKED_TYPES and len(shape) == 2 and shape[0] % _REPACKED_ROWS == 0
+        return repackable and self._backend.repack_buffers is not None
+
+    def repacked(self, blocks: NDArray[np.uint8], shape: Shape, type: GgmlType) -> Tensor:
+        """A copy in that layout, for `Graph.linear` alone."""
+        assert self.repacks(shape, type), (shape, type)
         tensor = self._arena.new(shape, type)
         size = api.backend_buft_get_alloc_size(self._backend.repack_buffers, tensor.pointer)
         buffer = api.backend_buft_alloc_buffer(self._backend.repack_buffers, size)
@@ -143,6 +146,14 @@ class Weights:
         self._place(tensor, buffer, api.backend_buffer_get_base(buffer))
         api.backend_tensor_set(tensor.pointer, blocks.ctypes.data, 0, blocks.nbytes)
         return tensor
+
+    def empty(self, shape: Shape, dtype: Any) -> tuple[Tensor, NDArray[Any]]:
+        """A tensor and its memory, to be filled."""
+        n_bytes = prod(shape) * np.dtype(dtype).itemsize
+        room = np.empty(n_bytes + _ALIGNMENT, np.uint8)
+        start = -room.ctypes.data % _ALIGNMENT
+        memory = room[start : start + n_bytes]
+        return self.mapped(memory, shape, _TYPES[np.dtype(dtype)]), memory.view(dtype).reshape(shape)
 
     def array(self, values: NDArray[Any]) -> Tensor:
         """A float32, float16 or int32 array, kept as it is."""

@@ -29,7 +29,7 @@ from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..schema import N_CODEBOOKS, CodecDecoderConfig
-from .layers import WeightLoader, causal_windows, conv_matrix, transposed_conv_matrix
+from .layers import WeightLoader, causal_windows
 
 __all__ = ["CodecDecoder", "CodecState"]
 
@@ -232,13 +232,11 @@ class CodecDecoder:
         self._post_conv = self._conv(load.at("dac.post_conv"))
 
     def _conv(self, load: WeightLoader) -> Conv:
-        kernel = load.values("weight")
-        return Conv(load.array(conv_matrix(kernel, self._dtype)), load.tensor("bias"), kernel.shape[2])
+        return Conv(load.conv("weight", self._dtype), load.tensor("bias"), load.shape("weight")[2])
 
     def _transposed(self, load: WeightLoader, stride: int) -> Conv:
-        kernel = load.values("weight")
-        weight = load.array(transposed_conv_matrix(kernel, stride, self._dtype))
-        return Conv(weight, load.tensor("bias"), kernel.shape[2] // stride)
+        weight = load.transposed_conv("weight", stride, self._dtype)
+        return Conv(weight, load.tensor("bias"), load.shape("weight")[2] // stride)
 
     def _snake(self, load: WeightLoader) -> Snake:
         return Snake(load.tensor("alpha"), load.tensor("beta"), (load.values("alpha"), load.values("beta")))

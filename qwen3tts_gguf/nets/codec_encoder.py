@@ -29,7 +29,7 @@ from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..schema import N_CODEBOOKS
-from .layers import WeightLoader, causal_windows, conv_matrix
+from .layers import WeightLoader, causal_windows
 
 __all__ = ["CodecEncoder"]
 
@@ -119,8 +119,7 @@ class CodecEncoder:
         ]
         self._conv_out = self._conv(load.at("conv_out"))
         self._layers = [self._layer(load.at(f"tfm.blk.{i}")) for i in range(c.n_layers)]
-        kernel = load.values("downsample.weight")
-        self._downsample = load.array(conv_matrix(kernel, kernel.dtype))  # [hidden, 4 * hidden]
+        self._downsample = load.conv("downsample.weight")  # [hidden, 4 * hidden]
         projections = [load.values(f"quant.{part}.in_proj.weight") for part in ("first", "rest")]
         self._projection = load.array(np.concatenate(projections, dtype=np.float32))  # [2 * codebook_dim, hidden]
         first, rest = (load.values(f"quant.{part}.codebook.weight") for part in ("first", "rest"))
@@ -128,9 +127,7 @@ class CodecEncoder:
         self._squared_norms = [np.square(book).sum(axis=1, dtype=np.float32) for book in self._codebooks]
 
     def _conv(self, load: WeightLoader, stride: int = 1, dtype: type[np.float32] | None = None) -> Conv:
-        kernel = load.values("weight")
-        matrix = conv_matrix(kernel, dtype or kernel.dtype)
-        return Conv(load.array(matrix), load.tensor("bias"), kernel.shape[2], stride)
+        return Conv(load.conv("weight", dtype), load.tensor("bias"), load.shape("weight")[2], stride)
 
     def _layer(self, load: WeightLoader) -> TransformerLayer:
         matrices = ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_up", "ffn_down")

@@ -11,8 +11,11 @@ from ..ggml.graph import Graph, Tensor, Weights
 from ..ggml.rows import dequantize_rows
 from ..ggml.types import GgmlType
 from ..gguf_file import GgufFile
+from ..schema import Shape
 
-__all__ = ["WeightLoader", "causal_windows", "conv_matrix", "table_rows", "transposed_conv_matrix"]
+__all__ = ["WeightLoader", "causal_windows", "table_rows"]
+
+_TRANSPOSED_AT_ONCE = 32  # input channels: what a transposition reads stays in the cache
 
 
 class WeightLoader:
@@ -27,6 +30,9 @@ class WeightLoader:
 
     def has(self, name: str) -> bool:
         return self._prefix + name in self._file.tensors
+
+    def shape(self, name: str) -> Shape:
+        return self._file.info(self._prefix + name).shape
 
     def values(self, name: str) -> NDArray[Any]:
         """The tensor as a NumPy array: float32 or float16 as the file has it, anything else as float32."""
@@ -44,13 +50,47 @@ class WeightLoader:
     def matrix(self, name: str) -> Tensor:
         """A matrix [out, in] to multiply with; repacked where that is faster."""
         info = self._file.info(self._prefix + name)
-        return self._weights.matrix(self._file.blocks(info.name), info.shape, info.type)
+        return self._matrix(info.name, self._file.blocks(info.name), info.shape, info.type)
 
     def matrices(self, name: str) -> list[Tensor]:
         """A stack [n, out, in] as n matrices."""
         info = self._file.info(self._prefix + name)
-        n, shape = info.shape[0], info.shape[1:]
-        return [self._weights.matrix(blocks, shape, info.type) for blocks in np.split(self._file.blocks(info.name), n)]
+        parts = np.split(self._file.blocks(info.name), info.shape[0])
+        return [self._matrix(info.name, blocks, info.shape[1:], info.type) for blocks in parts]
+
+    def _matrix(self, name: str, blocks: NDArray[np.uint8], shape: Shape, type: GgmlType) -> Tensor:
+        if not self._weights.repacks(shape, type):
+            return self._weights.mapped(blocks, shape, type)
+        tensor = self._weights.repacked(blocks, shape, type)
+        self._file.release(name)
+        return tensor
+
+    def conv(self, name: str, dtype: Any = None) -> Tensor:
+        """A convolution's kernel [out, in, k] as the matrix [out, k * in] that multiplies `causal_windows`."""
+        kernel = self.values(name)
+        out, width, k = kernel.shape
+        matrix, memory = self._weights.empty((out, k * width), dtype or kernel.dtype)
+        memory.reshape(out, k, width)[...] = kernel.transpose(0, 2, 1)
+        self._file.release(self._prefix + name)
+        return matrix
+
+    def transposed_conv(self, name: str, stride: int, dtype: Any) -> Tensor:
+        """A causal transposed convolution's kernel [in, out, k] as a matrix that multiplies the last k / stride rows.
+
+        With k = n * stride, row t of the input reaches outputs t * stride .. t * stride + k - 1, of which the right end
+        is trimmed. So output t * stride + j is the sum over i < n of kernel[:, :, i * stride + j] on input row t - i:
+        one matrix [stride * out, n * in], whose product is the upsampled signal itself, row after row.
+        """
+        kernel = self.values(name)
+        width, out, k = kernel.shape
+        n = k // stride
+        matrix, memory = self._weights.empty((stride * out, n * width), dtype)
+        target = memory.reshape(stride, out, n, width)
+        for start in range(0, width, _TRANSPOSED_AT_ONCE):
+            part = kernel[start : start + _TRANSPOSED_AT_ONCE].reshape(-1, out, n, stride)
+            target[:, :, ::-1, start : start + len(part)] = part.transpose(3, 1, 2, 0)  # a window's oldest row first
+        self._file.release(self._prefix + name)
+        return matrix
 
     def tensors(self, name: str) -> list[Tensor]:
         """A stack [n, ...] as n tensors, mapped."""
@@ -68,24 +108,6 @@ def table_rows(file: GgufFile, name: str, rows: NDArray[np.integer]) -> NDArray[
     info = file.info(name)
     blocks = file.blocks(name).reshape(-1, info.type.row_bytes(info.shape[-1]))
     return dequantize_rows(blocks[rows], info.type)
-
-
-def conv_matrix(kernel: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """A convolution's kernel [out, in, k] as the matrix [out, k * in] that multiplies `causal_windows`."""
-    out, width, k = kernel.shape
-    return np.ascontiguousarray(kernel.transpose(0, 2, 1), dtype).reshape(out, k * width)
-
-
-def transposed_conv_matrix(kernel: NDArray[Any], stride: int, dtype: Any) -> NDArray[Any]:
-    """A causal transposed convolution's kernel [in, out, k] as a matrix that multiplies the last k / stride rows.
-
-    With k = n * stride, step t of the input reaches outputs t * stride .. t * stride + k - 1, of which the right end is
-    trimmed. So output t * stride + j is the sum over i < n of kernel[:, :, i * stride + j] on input row t - i: one
-    matrix [stride * out, n * in], whose product is the upsampled signal itself, row after row.
-    """
-    width, out, k = kernel.shape
-    taps = kernel.reshape(width, out, k // stride, stride)[:, :, ::-1]  # oldest row first, as in a window
-    return np.ascontiguousarray(taps.transpose(3, 1, 2, 0), dtype).reshape(stride * out, (k // stride) * width)
 
 
 def causal_windows(g: Graph, padded: Tensor, k: int, stride: int = 1) -> Tensor:

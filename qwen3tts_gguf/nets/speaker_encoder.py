@@ -16,7 +16,6 @@ is one row lookup and one matrix product.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from ..ggml.types import GgmlType
 from ..mel import HOP
 from ..model_files import MmprojFile
 from ..schema import SAMPLE_RATE_HZ
-from .layers import WeightLoader, conv_matrix
+from .layers import WeightLoader
 
 __all__ = ["SpeakerEncoder"]
 
@@ -155,8 +154,7 @@ class SpeakerEncoder:
 
 
 def _conv(load: WeightLoader, dilation: int) -> Conv:
-    kernel: NDArray[Any] = load.values("weight")
-    return Conv(load.array(conv_matrix(kernel, kernel.dtype)), load.tensor("bias"), kernel.shape[2], dilation)
+    return Conv(load.conv("weight"), load.tensor("bias"), load.shape("weight")[2], dilation)
 
 
 class _WindowRows:

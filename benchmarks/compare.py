@@ -1,0 +1,157 @@
+"""Ours and llama.cpp's own pipeline, turn and turn about, so that both meet the same machine:
+
+    python benchmarks/compare.py --ours TALKER.gguf [TALKER.gguf ...] --theirs TALKER.gguf MMPROJ.gguf \\
+        --runs 3 --frames 72 --threads 2 --out results.json
+
+A round is theirs once and each of ours once, every one a process of its own; a ratio is that of two runs of one round.
+Both say the same sentence for as many frames, end of speech barred; RTF is work (prompt included, loading not) over
+audio. Their codec always computes windows of 72 frames: other counts would not be fair to them. `bench` warms up before
+it is timed; llama_pipeline.py decides for itself, so what touching the mapped weights for the first time costs is in
+its RTF unless it warms up too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+_THEIR_WINDOW = 72
+_TAIL = 20  # lines of a failed run that are shown
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(
+        description="Compare qwen3tts with llama.cpp's own pipeline.", epilog=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    arguments.add_argument("--ours", type=Path, nargs="+", required=True, metavar="TALKER", help="its mmproj beside it")
+    arguments.add_argument("--theirs", type=Path, nargs=2, required=True, metavar=("TALKER", "MMPROJ"))
+    arguments.add_argument("--runs", type=int, default=3, help="rounds (3)")
+    arguments.add_argument("--frames", type=int, default=_THEIR_WINDOW, help="of 80 ms (72)")
+    arguments.add_argument("--threads", type=int, default=2, help="(2)")
+    arguments.add_argument("--out", type=Path, metavar="FILE.json")
+    wanted = arguments.parse_args()
+    if wanted.runs < 1 or wanted.frames < 2 or wanted.threads < 1:
+        arguments.error("--runs and --threads start at 1, --frames at 2")
+    files = [*wanted.ours, *wanted.theirs]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        arguments.error(f"no such file: {', '.join(missing)}")
+    if wanted.out and not wanted.out.resolve().parent.is_dir():
+        arguments.error(f"no folder for {wanted.out}")
+
+    their_command = [sys.executable, str(ROOT / "benchmarks" / "llama_pipeline.py"), *map(_absolute, wanted.theirs)]
+    their_command += ["--frames", str(wanted.frames), "--threads", str(wanted.threads)]
+    our_commands = [_our_command(talker, wanted.frames, wanted.threads) for talker in wanted.ours]
+    their_runs: list[dict[str, Any]] = []
+    our_runs: list[list[dict[str, Any]]] = [[] for _ in our_commands]
+    for i in range(wanted.runs):
+        their_runs.append(_told_by(their_command))
+        _print_run(i, "libmtmd", wanted.theirs[0], their_runs[-1])
+        for talker, command, runs in zip(wanted.ours, our_commands, our_runs, strict=True):
+            runs.append(_told_by(command))
+            _print_run(i, "qwen3tts", talker, runs[-1])
+
+    result = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": our_runs[0][0]["machine"],
+        "versions": our_runs[0][0]["versions"],
+        "frames": wanted.frames,
+        "threads": wanted.threads,
+        "theirs": {
+            "files": [file.name for file in wanted.theirs],
+            "command": shlex.join(their_command),
+            **_summary(their_runs),
+            "runs": their_runs,
+        },
+        "ours": [
+            {
+                "files": [Path(file).name for file in runs[0]["model"]["files"]],
+                "command": shlex.join(command),
+                **_summary(runs),
+                "ratio": _range([theirs["rtf"] / ours["rtf"] for theirs, ours in zip(their_runs, runs, strict=True)]),
+                "runs": runs,
+            }
+            for command, runs in zip(our_commands, our_runs, strict=True)
+        ],
+    }
+    _print_result(result)
+    if wanted.out:
+        wanted.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+def _our_command(talker: Path, n_frames: int, n_threads: int) -> list[str]:
+    command = [sys.executable, "-m", "qwen3tts_gguf", "bench", "--model", _absolute(talker), "--json", "-", "--quiet"]
+    return [*command, "--frames", str(n_frames), "--threads", str(n_threads)]
+
+
+def _absolute(file: Path) -> str:
+    return str(file.resolve())
+
+
+def _told_by(command: list[str]) -> dict[str, Any]:
+    """Run it and read the JSON on its stdout."""
+    packages = [str(ROOT), str(ROOT / "convert"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, packages))}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        last = "\n".join(done.stderr.splitlines()[-_TAIL:])
+        sys.exit(f"{last}\nfailed with {done.returncode}: {shlex.join(command)}")
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def _commit() -> str:
+    """Of this tree; with a + when files differ from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False).stdout
+    return (head or "not a git tree") + ("+" if changes.strip() else "")
+
+
+def _range(values: list[float]) -> dict[str, float]:
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    # Work over audio seconds is what both report as rtf.
+    return {what: _range([run[what] for run in runs]) for what in ("rtf", "load_seconds", "peak_rss_gb")}
+
+
+def _print_run(i: int, runtime: str, talker: Path, run: dict[str, Any]) -> None:
+    print(
+        f"round {i + 1}: {runtime:8} {talker.name}: RTF {run['rtf']:.3f}, load {run['load_seconds']:.2f} s, "
+        f"peak {run['peak_rss_gb']:.2f} GB",
+        flush=True,
+    )
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    machine, theirs = result["machine"], result["theirs"]
+    print(
+        f"\n{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.1f} GB; {result['threads']} threads, "
+        f"{result['frames']} frames"
+    )
+    print(f"min / median / max of {len(theirs['runs'])} rounds; commit {result['commit']}\n")
+    names = ["libmtmd " + theirs["files"][0], *("qwen3tts " + ours["files"][0] for ours in result["ours"])]
+    width = max(map(len, names))
+    print(f"{'':{width}}  {'RTF':^22}  {'times faster':^22}  peak GB")
+    for name, row in zip(names, [theirs, *result["ours"]], strict=True):
+        ratio = _shown(row["ratio"]) if "ratio" in row else ""
+        print(f"{name:{width}}  {_shown(row['rtf']):^22}  {ratio:^22}  {row['peak_rss_gb']['max']:.2f}")
+
+
+def _shown(values: dict[str, float]) -> str:
+    return " / ".join(f"{values[what]:.2f}" for what in ("min", "median", "max"))
+
+
+if __name__ == "__main__":
+    main()

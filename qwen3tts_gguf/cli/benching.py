@@ -1,0 +1,175 @@
+"""`qwen3tts bench`"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ..errors import OptionError
+from .console import (
+    DEFAULT_MODELS,
+    MmprojOption,
+    ModelOption,
+    QuietOption,
+    ThreadsOption,
+    VoicesOption,
+    stderr,
+    stdout,
+)
+from .speaking import RefPadOption, RefTextFileOption, RefTextOption, XVectorOption, _chosen_voice
+
+if TYPE_CHECKING:
+    from ..benchmark import Report
+    from ..tts import TTS
+    from ..voice import Voice
+
+__all__ = ["bench"]
+
+_REAL_TIME_MS = 80
+_PICTURES = (".png", ".svg")
+_COLORS = {"talker": "#4477aa", "predictor": "#66ccee", "codec": "#228833", "other": "#bbbbbb"}
+
+
+def bench(
+    model: ModelOption = DEFAULT_MODELS,
+    mmproj: MmprojOption = None,
+    frames: Annotated[int, typer.Option(min=2, help="80 ms each, whatever the model would say.")] = 100,
+    voice: Annotated[str | None, typer.Option(help="A clip to speak like, or the name of a kept voice.")] = None,
+    ref_text: RefTextOption = None,
+    ref_text_file: RefTextFileOption = None,
+    x_vector_only: XVectorOption = False,
+    ref_pad: RefPadOption = None,
+    voices: VoicesOption = None,
+    threads: ThreadsOption = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="For machines; - writes to stdout.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A picture of one frame: .png or .svg.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure how fast a model speaks here.
+
+    Speaks a fixed sentence for a fixed number of frames, end of speech barred, after a warm-up. RTF is seconds of work
+    per second of speech: below 1 it keeps up.
+
+    A picture needs: pip install 'qwen3tts-gguf\\[plot]'
+    """
+    to_stdout = json_file is not None and str(json_file) == "-"
+    if json_file is not None and not to_stdout:
+        _check_folder(json_file)
+    if plot is not None:
+        _check_plot(plot)
+
+    from ..benchmark import measure, plain_voice
+
+    def choose(tts: TTS) -> Voice | None:
+        chosen = _chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
+        return chosen or plain_voice(tts)
+
+    def tell(stage: str) -> None:  # plain lines: a bar that moves would take part in what is measured
+        if not quiet and stderr.is_terminal:
+            stderr.print(f"{stage} ...")
+
+    report = measure(model, mmproj=mmproj, n_threads=threads, n_frames=frames, choose_voice=choose, on_stage=tell)
+    text = json.dumps(report, ensure_ascii=False, indent=2)
+    if to_stdout:
+        print(text)
+    else:
+        _print(report)
+    if json_file is not None and not to_stdout:
+        try:
+            json_file.write_text(text + "\n", "utf-8")
+        except OSError as error:
+            raise OptionError(f"{json_file}: cannot be written ({error.strerror})") from None
+    if plot is not None:
+        _draw(report, plot)
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+
+def _print(report: Report) -> None:
+    model, machine, voice, first = report["model"], report["machine"], report["voice"], report["first_audio"]
+    types = ", ".join(f"{part} {'+'.join(names)}" for part, names in model["types"].items())
+    heard = f", {voice['reference_frames']} frames of reference" if voice["reference_frames"] else ""
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = {
+        "model": model["name"],
+        "types": types,
+        "machine": f"{machine['cpu']}, {machine['cores']} cores, threads: {report['threads']}",
+        **{f"{backend} uses": " ".join(names) for backend, names in machine["features"].items()},
+        "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
+        "voice": f"{voice['kind']}{heard}",
+        "load": f"{report['load_seconds']:.2f} s",
+        "prefill": f"{report['prefill']['ms']:.0f} ms, {report['prefill']['positions']} positions",
+        "first audio, warm": f"{first['warm_ms']:.0f} ms",
+        f"first audio, from {first['start']}": f"{first['from_start_seconds']:.2f} s",
+        "peak memory": "not told" if report["peak_rss_gb"] is None else f"{report['peak_rss_gb']:.2f} GB",
+    }
+    if report["voice_seconds"] >= 0.01:
+        rows["making the voice"] = f"{report['voice_seconds']:.2f} s"
+    if (long := report["long_run"]) is not None:
+        rows["frame 100, last frames"] = f"{long['frame_100_ms']:.1f} ms, {long['last_ms']:.1f} ms"
+    for name, value in rows.items():
+        facts.add_row(name, escape(value))
+    stdout.print(facts)
+    stdout.print()
+
+    parts = Table("ms a frame", box=None, padding=(0, 2, 0, 0))
+    for column in ("median", "p10", "p90"):
+        parts.add_column(column, justify="right")
+    for part, spread in report["frame_ms"].items():
+        parts.add_row(part, *(f"{spread[column]:.1f}" for column in ("median", "p10", "p90")))
+    stdout.print(parts)
+    stdout.print()
+    stdout.print(
+        f"RTF {report['rtf']:.2f}, frame by frame: {report['work_seconds']:.2f} s for {report['audio_seconds']:.2f} s "
+        f"of speech ({report['frames']} frames); {report['buffered']['rtf']:.2f} with the codec at the end",
+        soft_wrap=True,
+    )
+
+
+# -- the picture -----------------------------------------------------------------------------------------------------
+
+
+def _check_folder(file: Path) -> None:
+    """Before minutes of work, not after. Raises OptionError."""
+    if not file.parent.is_dir():
+        raise OptionError(f"{file}: cannot be written (there is no folder {file.parent})")
+
+
+def _check_plot(plot: Path) -> None:
+    if plot.suffix not in _PICTURES:
+        raise OptionError(f"{plot}: pictures are saved as {' or '.join(_PICTURES)}")
+    _check_folder(plot)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise OptionError("--plot needs matplotlib: pip install 'qwen3tts-gguf[plot]'")
+
+
+def _draw(report: Report, plot: Path) -> None:
+    """One frame as a stacked bar, beside the 80 ms it lasts."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.2), layout="constrained")
+    axes = figure.add_subplot()
+    left = 0.0
+    for part, color in _COLORS.items():
+        ms = max(report["frame_ms"][part]["median"], 0.0)
+        axes.barh(0, ms, left=left, color=color, label=f"{part} {ms:.1f} ms")
+        left += ms
+    axes.axvline(_REAL_TIME_MS, color="#cc3311", linestyle="--", label=f"real time: {_REAL_TIME_MS} ms")
+    axes.set_xlim(0, 1.05 * max(left, _REAL_TIME_MS))
+    axes.set_yticks([])
+    axes.set_xlabel("ms of one frame (medians)")
+    types = "+".join(report["model"]["types"]["talker"])
+    cpu, threads = report["machine"]["cpu"], report["threads"]
+    axes.set_title(f"{report['model']['name']}, {types}, RTF {report['rtf']:.2f} ({cpu}, threads: {threads})", size=9)
+    figure.legend(loc="outside lower center", ncols=len(_COLORS) + 1, frameon=False, fontsize=8)
+    try:
+        figure.savefig(plot, dpi=150)
+    except OSError as error:
+        raise OptionError(f"{plot}: cannot be written ({error.strerror})") from None
