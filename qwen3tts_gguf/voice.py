@@ -206,9 +206,7 @@ def speaker_fingerprint(model: MmprojFile) -> str:
     return hashlib.sha256(model.file.blocks("mm.a.fc.bias").tobytes()).hexdigest()[:16]
 
 
-def _windowed(
-    clip: NDArray[Value], rate_hz: float, transcript: str | None
-) -> tuple[NDArray[Value], str | None]:
+def _windowed(clip: NDArray[Value], rate_hz: float, transcript: str | None) -> tuple[NDArray[Value], str | None]:
     """At most MAX_REFERENCE_SECONDS of a clip's samples or frames, and as much of its transcript."""
     n = round(MAX_REFERENCE_SECONDS * rate_hz)
     if len(clip) <= n:

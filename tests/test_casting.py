@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -299,8 +298,8 @@ def test_a_voices_unknown_language_is_refused(model: Callable[[str], TTS], voice
 
 
 @pytest.fixture(scope="module")
-def fine_tuned(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], TTS]:
-    """fine_tuned(spk_is_dialect) -> a CustomVoice model with the one new speaker of Qwen's fine-tuning script."""
+def fine_tuned(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TTS]:
+    """fine_tuned(name, spk_is_dialect) -> a CustomVoice model with the one new speaker of Qwen's fine-tuning script."""
 
     def make(name: str, dialects: Any) -> TTS:
         folder = tmp_path_factory.mktemp("tuned") / "tuned"
@@ -333,12 +332,3 @@ def test_a_fine_tuned_speaker_may_have_a_dialect(fine_tuned: Callable[..., TTS])
     tts = fine_tuned("my_voice", {"my_voice": "sichuan_dialect"})
     dialect = tts.vocabulary.languages["sichuan_dialect"]
     assert part(tts, Voice.preset("my_voice")).language == part(tts, Voice.preset("my_voice"), "zh").language == dialect
-
-
-def test_no_warning_is_left_over(model: Callable[[str], TTS], voices: dict[str, Voice]) -> None:
-    """Each utterance warns anew: a program that shows warnings once would hide the second voice's."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for _ in range(2):
-            part(model("base"), voices["clone 1.7B"])
-    assert len(caught) == 2

@@ -258,7 +258,7 @@ def test_repacked_weights_give_what_mapped_ones_give(
     blocks = quantize_rows(normal(rng, 32, 512), type).reshape(-1)
     x = normal(rng, n_rows, 512)
     weights = Weights(backend, 8)
-    mapped, repacked = weights.mapped(blocks, (32, 512), type), weights.matrix(blocks, (32, 512), type)
+    mapped, repacked = weights.mapped(blocks, (32, 512), type), weights.repacked(blocks, (32, 512), type)
     assert backend.repack_buffers is None or repacked.struct.extra  # ggml's mark of a repacked tensor
     found = run(backend, lambda g, x: g.linear(repacked, x), x)
     assert close(found, run(backend, lambda g, x: g.linear(mapped, x), x), 1e-5)
@@ -268,13 +268,13 @@ def test_repacked_weights_give_what_mapped_ones_give(
     ("shape", "type"),
     [((32, 512), GgmlType.Q8_0), ((32, 512), GgmlType.Q6_K), ((12, 512), GgmlType.Q4_0), ((2, 16, 64), GgmlType.Q4_0)],
 )
-def test_what_cannot_be_repacked_is_mapped(
+def test_what_cannot_be_repacked_is_not_and_works_mapped(
     backend: Backend, rng: np.random.Generator, shape: tuple[int, ...], type: GgmlType
 ) -> None:
     blocks = quantize_rows(normal(rng, int(np.prod(shape[:-1])), shape[-1]), type)
     weights = Weights(backend, 8)
-    weight = weights.matrix(blocks.reshape(-1), shape, type)
-    assert not weight.struct.extra
+    assert not weights.repacks(shape, type)
+    weight = weights.mapped(blocks.reshape(-1), shape, type)
     x = normal(rng, *shape[:-2], 3, shape[-1])
     expected = x @ dequantize_rows(blocks, type).reshape(shape).swapaxes(-1, -2)
     assert close(run(backend, lambda g, x: g.linear(weight, x), x), expected, BLOCK_ACTIVATION_ERROR)

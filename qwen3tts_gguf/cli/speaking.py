@@ -98,6 +98,8 @@ def speak(
         text = _read_stdin()
     if codes is not None and codes.suffix != ".npy":
         raise OptionError(f"{codes}: codes are saved as .npy")
+    if voice is not None and speaker is not None:
+        raise OptionError("--speaker and --voice both say who speaks: give one")
     target = output_target(output)
     if save_voice is not None:
         from ..voice_store import VoiceStore
@@ -197,8 +199,6 @@ def _with_words(voice: Voice | None, speaker: str | None, instruct: str | None) 
     from ..voice import Voice
 
     if speaker is not None:
-        if voice is not None:
-            raise OptionError("--speaker and --voice both say who speaks: give one")
         voice = Voice.preset(speaker)
     if instruct is not None:
         voice = replace(voice or Voice(), instruct=instruct)

@@ -135,6 +135,8 @@ sqr = function("ggml_sqr", c_void_p, c_void_p, c_void_p)
 sqrt = function("ggml_sqrt", c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_sin(struct ggml_context * ctx, struct ggml_tensor * a);
 sin = function("ggml_sin", c_void_p, c_void_p, c_void_p)
+# struct ggml_tensor * ggml_floor(struct ggml_context * ctx, struct ggml_tensor * a);
+floor = function("ggml_floor", c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_sum_rows(struct ggml_context * ctx, struct ggml_tensor * a);
 sum_rows = function("ggml_sum_rows", c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_mean(struct ggml_context * ctx, struct ggml_tensor * a);

@@ -350,6 +350,9 @@ class Graph:
     def sin(self, x: Tensor) -> Tensor:
         return self._unary(api.sin, x)
 
+    def floor(self, x: Tensor) -> Tensor:
+        return self._unary(api.floor, x)
+
     def log(self, x: Tensor) -> Tensor:
         return self._unary(api.log, x)
 
