@@ -161,8 +161,7 @@ class _Run:
 def _endless(tts: TTS, voice: Voice | None, options: SpeechOptions) -> Utterance:
     """An utterance that only ends at max_frames."""
     utterance = tts.utter(TEXT, voice, options)
-    sampler = utterance._sampler
-    sampler._suppressed = np.append(sampler._suppressed, tts.vocabulary.codec.eos)
+    utterance._sampler.never_end()
     return utterance
 
 

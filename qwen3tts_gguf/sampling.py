@@ -41,20 +41,27 @@ class TalkerSampler:
     ) -> None:
         self._sampling, self._rng, self._end = sampling, rng, end_of_speech
         self._suppressed = np.array(sorted(suppressed), np.intp)
-        self._generated: list[int] = []
+        self._n_generated = 0
+        self._generated: NDArray[np.bool_] | None = None
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """logits [codec vocabulary] -> token"""
         scores = logits.astype(np.float32, copy=True)
-        seen = np.unique(np.array(self._generated, np.intp))
-        penalty = self._sampling.repetition_penalty
-        scores[seen] = np.where(scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty)
-        if len(self._generated) < MIN_NEW_TOKENS:
+        if self._generated is None:
+            self._generated = np.zeros(scores.shape, np.bool_)
+        said, penalty = scores[self._generated], self._sampling.repetition_penalty
+        scores[self._generated] = np.where(said < 0, said * penalty, said / penalty)
+        if self._n_generated < MIN_NEW_TOKENS:
             scores[self._end] = -np.inf
         scores[self._suppressed] = -np.inf
         token = draw(scores, self._sampling, self._rng) if self._sampling.draws else int(np.argmax(scores))
-        self._generated.append(token)
+        self._generated[token] = True
+        self._n_generated += 1
         return token
+
+    def never_end(self) -> None:
+        """Suppress end of speech: for measuring a given number of frames."""
+        self._suppressed = np.append(self._suppressed, self._end)
 
 
 def draw(scores: NDArray[np.float32], sampling: Sampling, rng: np.random.Generator) -> int:

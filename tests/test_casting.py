@@ -115,7 +115,10 @@ REFUSED = {
     "design / none": DESCRIBES.format("needs a description of the voice"),
     "design / preset": DESCRIBES.format(NO_PRESETS),
     "design / preset and instruct": DESCRIBES.format(NO_PRESETS),
-    **{f"design / {voice}": DESCRIBES.format(NO_CLONES) for voice in ("clone", "vector", "codes", "vector and instruct")},
+    **{
+        f"design / {voice}": DESCRIBES.format(NO_CLONES)
+        for voice in ("clone", "vector", "codes", "vector and instruct")
+    },
 }
 
 
@@ -215,7 +218,7 @@ def test_a_speaker_is_known_in_any_case(model: Callable[[str], TTS], name: str) 
 
 def test_an_unknown_speaker_is_refused_with_those_there_are(model: Callable[[str], TTS]) -> None:
     tts = model("custom 0.6B")
-    with pytest.raises(OptionError, match="unknown speaker 'nobody'; this model knows serena, vivian, .*dylan"):
+    with pytest.raises(OptionError, match=r"unknown speaker 'nobody'; this model knows serena, vivian, .*dylan"):
         part(tts, Voice.preset("Nobody"))
     assert len(tts.vocabulary.speakers) == 9
 

@@ -265,7 +265,11 @@ def test_a_designed_voice_is_kept_and_cloned_by_a_base_model(
 def test_inspect_tells_what_a_model_accepts(run: test_cli.Run, pair: Pair) -> None:
     custom = pair(model_type="custom_voice").talker
     facts = json.loads(run("inspect", custom, "--json").out)["files"][0]["facts"]
-    assert facts["kind"] == "custom_voice" and len(facts["languages"]) == 11 and "beijing_dialect" not in facts["languages"]
+    assert (
+        facts["kind"] == "custom_voice"
+        and len(facts["languages"]) == 11
+        and "beijing_dialect" not in facts["languages"]
+    )
     assert "vivian" in facts["speakers"] and "dylan" in facts["speakers"]
     assert "vivian" in run("inspect", custom).out.decode()
 
@@ -376,7 +380,10 @@ def test_what_cannot_be_is_one_line_and_exit_1(
     (place / "empty.txt").write_text("\n")
     (place / "latin1.txt").write_bytes(b"caf\xe9")
     soundfile.write("silent.wav", np.zeros(24_000), 24_000)
-    models = {"{custom}": pair(model_type="custom_voice"), "{design}": pair(size="tiny-1.7b", model_type="voice_design")}
+    models = {
+        "{custom}": pair(model_type="custom_voice"),
+        "{design}": pair(size="tiny-1.7b", model_type="voice_design"),
+    }
     arguments = [str(models[each].talker) if each in models else each for each in arguments]
     if arguments[0] == "speak":
         arguments += ["Hello.", *SHORT]

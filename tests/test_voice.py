@@ -43,13 +43,19 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
+def tts(pair: Pair) -> TTS:
+    """The tiny Base model on one thread, which waits for no other."""
+    return TTS(pair().talker, n_threads=1)
+
+
+@pytest.fixture(scope="module")
 def mute(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> TTS:
     """A pair as llama.cpp's converter leaves it: without codec encoder."""
     folder = tmp_path_factory.mktemp("mute")
     keys, tensors = test_model_files.read(pair().mmproj)
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("a.codec_enc.")}
     mmproj = test_model_files.write(folder / "mmproj-mute.gguf", keys, kept)
-    return TTS(pair().talker, mmproj=mmproj)
+    return TTS(pair().talker, mmproj=mmproj, n_threads=1)
 
 
 # -- what is kept of a clip --------------------------------------------------------------------------------------------
@@ -154,8 +160,8 @@ def test_a_clip_too_long_is_windowed_with_a_warning(tts: TTS, transcript: str | 
 
 def test_a_transcript_without_spaces_is_windowed_too(tts: TTS) -> None:
     with pytest.warns(QualityWarning, match="as much of the transcript"):
-        voice = heard(tts, tiny.reference_clip(60 * RATE_HZ), transcript="今天天气很好。" * 40)
-    assert voice.transcript is not None and len(voice.transcript) == 140
+        voice = heard(tts, tiny.reference_clip(40 * RATE_HZ), transcript="今天天气很好。" * 40)
+    assert voice.transcript is not None and len(voice.transcript) == 210
 
 
 def test_a_speech_just_made_is_a_reference(tts: TTS) -> None:
@@ -204,9 +210,11 @@ def test_a_pad_that_cannot_be_is_refused(tts: TTS, pad_seconds: float) -> None:
 
 
 def test_without_a_codec_encoder_a_transcript_is_refused_with_what_to_do(mute: TTS) -> None:
-    with pytest.raises(OptionError, match="has no codec encoder.*convert the checkpoint .*or clone without a transcript"):
+    with pytest.raises(
+        OptionError, match=r"has no codec encoder.*convert the checkpoint .*or clone without a transcript"
+    ):
         heard(mute, transcript=WORDS)
-    with pytest.raises(OptionError, match="mmproj-mute.gguf has no codec encoder"):
+    with pytest.raises(OptionError, match=r"mmproj-mute\.gguf has no codec encoder"):
         mute.encode(CLIP)
     assert len(mute.speak("Hello.", heard(mute), SHORT)) == 3 * FRAME
 
@@ -214,7 +222,7 @@ def test_without_a_codec_encoder_a_transcript_is_refused_with_what_to_do(mute: T
 def test_a_model_that_cannot_clone_says_what_to_do(pair: Pair) -> None:
     presets = TTS(pair(model_type="custom_voice").talker)
     for transcript in (None, WORDS):
-        with pytest.raises(OptionError, match="use a Base model, or speak with a preset .*or a description"):
+        with pytest.raises(OptionError, match=r"use a Base model, or speak with a preset .*or a description"):
             heard(presets, transcript=transcript)
     assert not presets.voice_encoder.is_loaded
 
@@ -225,7 +233,7 @@ def test_a_model_that_cannot_clone_says_what_to_do(pair: Pair) -> None:
 def test_the_encoders_are_loaded_when_first_used(pair: Pair, tts: TTS, tmp_path: Path) -> None:
     store = VoiceStore(tmp_path)
     store.save("kept", heard(tts, transcript=WORDS))
-    fresh = TTS(pair().talker)
+    fresh = TTS(pair().talker, n_threads=1)
     fresh.speak("Hello.", store.load("kept"), SHORT)
     assert not fresh.voice_encoder.is_loaded
     heard(fresh)
@@ -240,7 +248,7 @@ def test_a_kept_voice_says_what_the_fresh_one_says(tts: TTS, tmp_path: Path) -> 
     assert np.array_equal(tts.speak("Hello.", voice, SHORT), tts.speak("Hello.", store.load("kept"), SHORT))
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.9, 8.0])  # below and above what the decoder's window and state hold
+@pytest.mark.parametrize("seconds", [0.3, 1.9, 6.5])  # below and above what the decoder's window and state hold
 def test_speech_goes_on_from_the_reference(tts: TTS, seconds: float) -> None:
     clip = tiny.reference_clip(round(seconds * RATE_HZ))
     voice = heard(tts, clip, transcript="word " * max(1, round(seconds)))
