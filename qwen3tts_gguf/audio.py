@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from .errors import AudioError
 from .schema import SAMPLE_RATE_HZ
 
-__all__ = ["AudioSink", "open_sink", "read_audio", "resample"]
+__all__ = ["AudioSink", "open_sink", "origin", "read_audio", "resample"]
 
 _FORMATS = {
     ".wav": ("WAV", "PCM_16"),
@@ -55,6 +56,11 @@ def read_audio(path: Path) -> NDArray[np.float32]:
         return resample(samples.mean(axis=1), rate_hz)
     except AudioError as error:
         raise AudioError(f"{path}: {error}") from None
+
+
+def origin(path: Path) -> tuple[int, str]:
+    """A readable file's own sample rate, and the sha256 of its bytes."""
+    return int(soundfile.info(path).samplerate), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def resample(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:

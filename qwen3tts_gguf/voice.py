@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import read_audio, resample
+from .audio import origin, read_audio, resample
 from .errors import AudioError, OptionError, QualityWarning
 from .ggml.graph import Backend
 from .mel import log_mel
@@ -66,7 +66,9 @@ class Voice:
     speaker_encoder: str = ""
     """Fingerprint of the encoder the speaker vector is of."""
     clip_sha256: str = ""
-    """Of the samples at 24 kHz."""
+    """Of the clip's file, or of the samples given."""
+    clip_rate_hz: int = 0
+    """The clip's own sample rate."""
 
     @classmethod
     def from_audio(
@@ -87,9 +89,12 @@ class Voice:
             if rate_hz is None:
                 raise OptionError("samples need their sample rate: pass rate_hz")
             samples = resample(audio.astype(np.float32), rate_hz)
+            sha256 = hashlib.sha256(audio.tobytes()).hexdigest()
         else:
             samples = read_audio(Path(audio))
-        return tts.voice_encoder.encode(samples, transcript=transcript, pad_seconds=pad_seconds)
+            rate_hz, sha256 = origin(Path(audio))
+        voice = tts.voice_encoder.encode(samples, transcript=transcript, pad_seconds=pad_seconds)
+        return replace(voice, clip_rate_hz=rate_hz, clip_sha256=sha256)
 
     @classmethod
     def from_speech(cls, codes: NDArray[np.int32], text: str, codec: str) -> Voice:
@@ -165,7 +170,6 @@ class VoiceEncoder:
             transcript=transcript,
             codec=codec_fingerprint(self._model) if transcript else "",
             speaker_encoder=speaker_fingerprint(self._model),
-            clip_sha256=hashlib.sha256(samples.tobytes()).hexdigest(),
         )
 
     def encode_codes(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -173,7 +177,7 @@ class VoiceEncoder:
         if self._model.encoder is None:
             raise OptionError(
                 f"{self._model.file.path.name} has no codec encoder, as llama.cpp's converter writes it: convert the "
-                "checkpoint with qwen3tts convert, or clone without a transcript"
+                "checkpoint with qwen3tts convert; cloning without a transcript needs none"
             )
         with self._turn:
             if self._codec_encoder is None:

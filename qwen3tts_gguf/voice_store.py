@@ -24,6 +24,7 @@ SUFFIX = ".voice.safetensors"
 _FORMAT = "qwen3tts-voice-1"
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 _TEXTS = ("transcript", "preset_name", "instruct", "language", "codec", "speaker_encoder", "clip_sha256")
+_NUMBERS = ("clip_rate_hz",)
 _MAX_VECTOR, _MAX_FRAMES = 16_384, 4_096
 _MAX_FILE_BYTES = 1 << 20
 _MAX_NAME_BYTES = 200  # of the 255 that file systems take, with the suffix and that of an unfinished file
@@ -81,7 +82,7 @@ def _is_name(name: str) -> bool:
 def save_voice(path: Path, voice: Voice) -> None:
     """Write a voice; the file appears only when it is whole. Raises VoiceError."""
     arrays = {name: array for name in ("speaker", "codes") if (array := getattr(voice, name)) is not None}
-    texts = {name: value for name in _TEXTS if (value := getattr(voice, name))}
+    texts = {name: value for name in (*_TEXTS, *_NUMBERS) if (value := getattr(voice, name))}
     if problem := _problem(arrays, texts):
         raise VoiceError(f"{path}: this voice cannot be kept: {problem}")
     if not arrays:  # safetensors wants a tensor, and a preset or a description has none
@@ -122,7 +123,7 @@ def load_voice(path: Path) -> Voice:
 
 def _problem(arrays: dict[str, NDArray[Any]], texts: Any) -> str | None:
     """What keeps these from being a voice."""
-    if not isinstance(texts, dict) or not all(k in _TEXTS and _is_text(v) for k, v in texts.items()):
+    if not isinstance(texts, dict) or not all(_is_known(name, value) for name, value in texts.items()):
         return "its texts are not texts"
     speaker, codes = arrays.get("speaker"), arrays.get("codes")
     if speaker is not None and not (
@@ -148,6 +149,12 @@ def _problem(arrays: dict[str, NDArray[Any]], texts: Any) -> str | None:
 def _is_text(value: Any) -> bool:
     """A string that can be written out again: JSON may hold halves of surrogate pairs."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _is_known(name: str, value: Any) -> bool:
+    if name in _NUMBERS:
+        return type(value) is int and 0 < value < 1 << 31
+    return name in _TEXTS and _is_text(value)
 
 
 def mix(voices: list[Voice], weights: list[float]) -> Voice:

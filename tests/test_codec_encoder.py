@@ -21,6 +21,7 @@ Arrays = dict[str, NDArray[Any]]
 
 GOLDEN = Path(__file__).parent / "golden" / "codec_encoder.npz"
 LENGTHS = (47_000, 1, 5_760, 7_200, 5_000)  # 7,200 is 0.3 s; only 5,760 is whole frames
+MINUTE = 1_440_000
 LONG = 278_400  # 290 rows in the transformer, more than its window of 250, which the official encoder ignores
 STAGES = ("seanet", "transformer", "downsample")
 CLEAR_GAP = 1e-4  # distances differ by less from one float32 implementation to another
@@ -53,7 +54,7 @@ def test_stage_equals_the_official_one(encoder: CodecEncoder, golden: Arrays, n_
     assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("n_samples", [*LENGTHS, LONG])
+@pytest.mark.parametrize("n_samples", [*LENGTHS, LONG, MINUTE])
 def test_codes_equal_the_official_ones(encoder: CodecEncoder, golden: Arrays, n_samples: int) -> None:
     expected, gap = golden[f"{n_samples}.codes"], golden[f"{n_samples}.gap"]
     found = encoder.encode(tiny.reference_clip(n_samples))

@@ -25,6 +25,8 @@ CASES = [
     *(f"preset.{speaker}.{language}" for speaker in ("vivian", "dylan") for language in ("auto", "chinese", "english")),
     "preset_instruct",
     "design",
+    *(f"{case}.{language}" for case in ("clone", "xvector", "preset_instruct") for language in ("chinese", "auto")),
+    *(f"design.{language}" for language in ("english", "chinese")),
 ]
 
 
@@ -33,8 +35,9 @@ def model(pair: Callable[..., ConvertedPair]) -> Callable[[str], TTS]:
     loaded: dict[tuple[str, str], TTS] = {}
 
     def load(case: str) -> TTS:
-        model_type = MODELS.get(case, "custom_voice")
-        size = "tiny-1.7b" if case == "preset_instruct" else "tiny"  # the 0.6B does not follow instructions
+        mode = case.partition(".")[0]
+        model_type = MODELS.get(mode, "custom_voice")
+        size = "tiny-1.7b" if mode == "preset_instruct" else "tiny"  # the 0.6B does not follow instructions
         if (size, model_type) not in loaded:
             loaded[size, model_type] = TTS(pair(size=size, model_type=model_type).talker)
         return loaded[size, model_type]
@@ -45,16 +48,18 @@ def model(pair: Callable[..., ConvertedPair]) -> Callable[[str], TTS]:
 def asked(case: str, tts: TTS) -> tuple[str, Voice, str]:
     """Text, voice and language of a case, as golden/make_golden.py has them."""
     clip = {"audio": tiny.reference_clip(), "tts": tts, "rate_hz": 24_000, "pad_seconds": 0}
-    if case == "clone":
-        return TEXTS["english"], Voice.from_audio(**clip, transcript=TEXTS["reference"]), "english"
+    mode, _, asked_for = case.partition(".")
+    language = asked_for or "english"
+    if mode == "clone":
+        return TEXTS["english"], Voice.from_audio(**clip, transcript=TEXTS["reference"]), language
     if case == "clone_short":
         return "Hello!", Voice.from_audio(**clip, transcript="The light."), "english"
-    if case == "xvector":
-        return TEXTS["english"], Voice.from_audio(**clip), "english"
-    if case == "design":
-        return TEXTS["english"], Voice.design(TEXTS["instruct"]), "auto"
-    if case == "preset_instruct":
-        return TEXTS["english"], Voice.preset("Vivian", instruct=TEXTS["instruct"]), "english"
+    if mode == "xvector":
+        return TEXTS["english"], Voice.from_audio(**clip), language
+    if mode == "design":
+        return TEXTS["english"], Voice.design(TEXTS["instruct"]), asked_for or "auto"
+    if mode == "preset_instruct":
+        return TEXTS["english"], Voice.preset("Vivian", instruct=TEXTS["instruct"]), language
     _, speaker, language = case.split(".")
     return TEXTS["chinese"], Voice.preset(speaker), language
 
@@ -74,7 +79,7 @@ def test_mode_equals_the_official_one(
     assert relative_error(prompt.embeddings[:, ::column_step], expected[f"{key}.prompt"]) < 1e-4
     assert relative_error(prompt.trailing[:, ::column_step], expected[f"{key}.trailing"]) < 1e-4
     assert utterance.codes.tolist() == expected[f"{key}.codes"].tolist()
-    if case.startswith("clone"):
+    if case in ("clone", "clone_short"):
         assert voice.codes is not None
         assert voice.codes.tolist() == expected[f"{case}.reference_codes"].tolist()
         sample_step = expected[f"{key}.waveform.steps"][0]

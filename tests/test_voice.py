@@ -65,7 +65,7 @@ def test_a_clip_alone_gives_a_speaker_vector(tts: TTS) -> None:
     voice = heard(tts)
     assert voice.speaker is not None and voice.speaker.shape == (128,) and voice.speaker.dtype == np.float32
     assert (voice.codes, voice.transcript, voice.codec) == (None, None, "")
-    assert voice.is_clone and voice.speaker_encoder and len(voice.clip_sha256) == 64
+    assert voice.is_clone and voice.speaker_encoder and len(voice.clip_sha256) == 64 and voice.clip_rate_hz
 
 
 def test_a_transcript_adds_codes(tts: TTS) -> None:
@@ -150,7 +150,7 @@ def test_a_clip_too_long_is_windowed_with_a_warning(tts: TTS, transcript: str | 
         voice = heard(tts, long, transcript=transcript, pad_seconds=0)
     assert len(caught) == 1
     window = long[: round(MAX_REFERENCE_SECONDS * RATE_HZ)]
-    assert voice.clip_sha256 == heard(tts, window).clip_sha256
+    assert np.array_equal(voice.speaker, heard(tts, window).speaker)
     if transcript is None:
         assert voice.codes is None
     else:
@@ -210,9 +210,7 @@ def test_a_pad_that_cannot_be_is_refused(tts: TTS, pad_seconds: float) -> None:
 
 
 def test_without_a_codec_encoder_a_transcript_is_refused_with_what_to_do(mute: TTS) -> None:
-    with pytest.raises(
-        OptionError, match=r"has no codec encoder.*convert the checkpoint .*or clone without a transcript"
-    ):
+    with pytest.raises(OptionError, match=r"has no codec encoder.*convert the checkpoint .*without a transcript"):
         heard(mute, transcript=WORDS)
     with pytest.raises(OptionError, match=r"mmproj-mute\.gguf has no codec encoder"):
         mute.encode(CLIP)

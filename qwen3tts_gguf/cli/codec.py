@@ -15,6 +15,7 @@ from .console import (
     ThreadsOption,
     output_target,
     progress,
+    require_npy,
     save_array,
     stderr,
 )
@@ -39,6 +40,7 @@ def encode(
     from ..tts import default_threads
     from ..voice import VoiceEncoder
 
+    require_npy(output)
     encoder = VoiceEncoder(MmprojFile(find_mmproj(model)), Backend(threads or default_threads()))
     codes = encoder.encode_codes(read_audio(audio))
     save_array(output, codes)

@@ -24,6 +24,7 @@ __all__ = [
     "VoicesOption",
     "output_target",
     "progress",
+    "require_npy",
     "save_array",
     "stderr",
     "stdout",
@@ -44,7 +45,7 @@ OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help=".wav, .flac, .ogg or .mp3; - streams 16-bit WAV to stdout.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads. Default: all this process may use.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")]
 VoicesOption = Annotated[
     Path | None,
     typer.Option("--voices", envvar="QWEN3TTS_VOICES", help="Where voices are kept. Default: a folder of the user's."),
@@ -77,12 +78,16 @@ def voices_folder(chosen: Path | None) -> Path:
     return Path(platformdirs.user_data_dir("qwen3tts", appauthor=False)) / "voices"
 
 
+def require_npy(path: Path) -> None:
+    """Raises OptionError, before the work is done."""
+    if path.suffix != ".npy":
+        raise OptionError(f"{path}: codes are saved as .npy")
+
+
 def save_array(path: Path, array: Any) -> None:
     """As .npy; the file appears only when it is whole. Raises OptionError."""
     import numpy as np
 
-    if path.suffix != ".npy":
-        raise OptionError(f"{path}: codes are saved as .npy")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with unfinished.open("wb") as file:

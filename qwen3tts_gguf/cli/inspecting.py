@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from .console import DEFAULT_MODELS, stdout
@@ -26,9 +27,12 @@ def inspect(
         print(json.dumps(report, ensure_ascii=False, indent=2))
         return
     for file in report["files"]:
-        facts = Table(title=file["path"], title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+        facts = Table(
+            title=escape(file["path"]), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0)
+        )
         for key, value in file["facts"].items():
-            facts.add_row(key, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
+            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            facts.add_row(key, escape(text))
         stdout.print(facts)
         tensors = Table("tensors", "type", "count", "MB", box=None, padding=(0, 2, 0, 0))
         for group in file["tensors"]:

@@ -25,6 +25,7 @@ from .console import (
     VoicesOption,
     output_target,
     progress,
+    require_npy,
     save_array,
     stderr,
     voices_folder,
@@ -96,8 +97,8 @@ def speak(
     started = time.perf_counter()
     if text == "-":
         text = _read_stdin()
-    if codes is not None and codes.suffix != ".npy":
-        raise OptionError(f"{codes}: codes are saved as .npy")
+    if codes is not None:
+        require_npy(codes)
     if voice is not None and speaker is not None:
         raise OptionError("--speaker and --voice both say who speaks: give one")
     target = output_target(output)

@@ -163,5 +163,5 @@ def _report(voice: Voice) -> dict[str, Any]:
         "codec": voice.codec,
         "speaker_encoder": voice.speaker_encoder,
         "clip_sha256": voice.clip_sha256,
-        "clip_rate_hz": 24_000 if voice.clip_sha256 else None,
+        "clip_rate_hz": voice.clip_rate_hz or None,
     }

@@ -75,7 +75,8 @@ N_GENERATED_FRAMES = 40
 N_MODE_FRAMES = 30
 CODE_SEEDS = {"talker": 40, "codec_decoder": 100}
 ENCODER_LENGTHS = (47_000, 1, 5_760, 7_200, 5_000)
-LONG_ENCODER_LENGTH = 278_400  # 290 transformer positions, more than the window of 250 in the config
+# Codes alone: 290 transformer positions, more than the window of 250 in the config; and a minute.
+LONG_ENCODER_LENGTHS = (278_400, 1_440_000)
 PROMPT_COLUMNS = 4
 
 SCRATCH = tempfile.TemporaryDirectory(prefix="golden-")  # removed when the program ends
@@ -384,7 +385,7 @@ def make_codec_encoder() -> Arrays:
     encoder = codec.model.encoder
     stages = {"seanet": encoder.encoder, "transformer": encoder.encoder_transformer, "downsample": encoder.downsample}
     arrays: Arrays = {}
-    for n_samples in (*ENCODER_LENGTHS, LONG_ENCODER_LENGTH):
+    for n_samples in (*ENCODER_LENGTHS, *LONG_ENCODER_LENGTHS):
         gaps: list[Tensor] = []
 
         def nearest(book: MimiEuclideanCodebook, vectors: Tensor, gaps: list[Tensor] = gaps) -> Tensor:
@@ -399,7 +400,7 @@ def make_codec_encoder() -> Arrays:
             assert np.array_equal(found, codes(codec.encode(clip, sr=24_000).audio_codes[0]))
         arrays[f"{n_samples}.codes"] = found
         arrays[f"{n_samples}.gap"] = array(torch.stack(gaps[: tiny.N_CODEBOOKS], dim=1))
-        if n_samples != LONG_ENCODER_LENGTH:
+        if n_samples not in LONG_ENCODER_LENGTHS:
             arrays |= every(f"{n_samples}.seanet", rows(outputs["seanet"][0]), 1, 4)
             arrays |= every(f"{n_samples}.transformer", array(outputs["transformer"][0])[0], 1, 4)
             arrays |= every(f"{n_samples}.downsample", rows(outputs["downsample"][0]), 1, 4)
@@ -447,6 +448,11 @@ def mode_cases() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     # fewer text rows than reference frames: the streaming layout pads the text, above it cuts it
     yield "clone_short", "base", "generate_voice_clone", {**clone, "text": "Hello!", "ref_text": "The light."}
     yield "xvector", "base", "generate_voice_clone", {**clone, "x_vector_only_mode": True}
+    for language in ("chinese", "auto"):
+        in_context = {**clone, "ref_text": REFERENCE_TEXT, "language": language}
+        yield f"clone.{language}", "base", "generate_voice_clone", in_context
+        by_vector = {**clone, "x_vector_only_mode": True, "language": language}
+        yield f"xvector.{language}", "base", "generate_voice_clone", by_vector
     for speaker in ("vivian", "dylan"):  # dylan speaks a dialect, which overrides auto and chinese
         for language in ("auto", "chinese", "english"):
             arguments = {"text": TEXTS["chinese"], "language": language, "speaker": speaker}
@@ -454,8 +460,14 @@ def mode_cases() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     # the official wrapper drops the instruction of a 0.6B model
     instructed = {**english, "speaker": "vivian", "instruct": INSTRUCT}
     yield "preset_instruct", "custom_voice-1.7b", "generate_custom_voice", instructed
+    for language in ("chinese", "auto"):
+        arguments = {**instructed, "language": language}
+        yield f"preset_instruct.{language}", "custom_voice-1.7b", "generate_custom_voice", arguments
     design = {"text": TEXTS["english"], "language": "auto", "instruct": INSTRUCT}
     yield "design", "voice_design", "generate_voice_design", design
+    for language in ("english", "chinese"):
+        arguments = {**design, "language": language}
+        yield f"design.{language}", "voice_design", "generate_voice_design", arguments
 
 
 def make_modes() -> Arrays:
@@ -477,7 +489,7 @@ def make_modes() -> Arrays:
             assert generated[0].shape == (N_MODE_FRAMES, tiny.N_CODEBOOKS), "stopped early: change the text"
             arrays |= prompt_arrays(f"{case}.{layout}", prompt)
             arrays[f"{case}.{layout}.codes"] = codes(generated[0])
-            if case.startswith("clone"):
+            if case in ("clone", "clone_short"):
                 arrays[f"{case}.reference_codes"] = codes(given["voice_clone_prompt"]["ref_code"][0])
                 arrays |= every(f"{case}.{layout}.waveform", waveforms[0][:, None], 17, 1)
     return arrays
