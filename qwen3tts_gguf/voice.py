@@ -25,6 +25,7 @@ from .model_files import MmprojFile
 from .nets.codec_encoder import CodecEncoder
 from .nets.speaker_encoder import SpeakerEncoder
 from .schema import SAMPLE_RATE_HZ
+from .voice_file import read_voice_file, write_voice_file
 
 __all__ = ["REFERENCE_PAD_SECONDS", "Voice", "VoiceEncoder"]
 
@@ -47,7 +48,7 @@ class _HasVoiceEncoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Voice:
-    """Who speaks. Made by `from_audio`, `preset` or `design`; kept by voice_store.py."""
+    """Who speaks. Made by `from_audio`, `preset` or `design`; voice_store.py keeps it under a name."""
 
     speaker: NDArray[np.float32] | None = None
     """The speaker vector [hidden] of a clip, for models of one size."""
@@ -116,6 +117,15 @@ class Voice:
     def design(cls, description: str) -> Voice:
         """A voice a VoiceDesign model makes up from words."""
         return cls(instruct=description)
+
+    def save(self, path: str | Path) -> None:
+        """Keep the voice in a small file. Raises VoiceError."""
+        write_voice_file(Path(path), vars(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Voice:
+        """A voice that was saved. Raises VoiceError."""
+        return cls(**read_voice_file(Path(path)))
 
     @property
     def is_clone(self) -> bool:

@@ -41,7 +41,7 @@ ROWS = (
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.model_files  qwen3tts_gguf.tokenizer  qwen3tts_gguf.vocabulary",
     "qwen3tts_gguf.gguf_file",
-    "qwen3tts_gguf.audio  qwen3tts_gguf.codes  qwen3tts_gguf.mel  qwen3tts_gguf.sampling",
+    "qwen3tts_gguf.voice_file  qwen3tts_gguf.audio  qwen3tts_gguf.codes  qwen3tts_gguf.mel  qwen3tts_gguf.sampling",
     "qwen3tts_gguf.schema",
     "qwen3tts_gguf.errors  qwen3tts_gguf.ggml.types",
 )
@@ -62,7 +62,7 @@ HOMES = {
     "click": CLI,
     "rich": CLI,
     "platformdirs": CLI,
-    "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice_store"),
+    "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice_file"),
     "gguf": ("qwen3tts_convert.",),
     "huggingface_hub": ("qwen3tts_convert.hub",),
     "matplotlib": ("qwen3tts_gguf.cli.benching",),

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from qwen3tts_gguf import Voice, VoiceError, VoiceStore
-from qwen3tts_gguf.voice_store import SUFFIX, load_voice, mix, save_voice
+from qwen3tts_gguf.voice_store import SUFFIX, mix
 
 SPEAKER = np.linspace(-1, 1, 128, dtype=np.float32)
 CODES = np.arange(80, dtype=np.int32).reshape(5, 16)
@@ -173,7 +173,7 @@ def test_a_file_written_by_hand_is_a_voice(tmp_path: Path) -> None:
     """What the damaged ones are like, but for their damage."""
     path = tmp_path / "voice"
     path.write_bytes(file_bytes({"speaker": VECTOR, "codes": FRAMES}, TEXTS))
-    assert same(load_voice(path), Voice(speaker=SPEAKER, codes=CODES, transcript="Hi."))
+    assert same(Voice.load(path), Voice(speaker=SPEAKER, codes=CODES, transcript="Hi."))
 
 
 @pytest.mark.parametrize(
@@ -221,15 +221,15 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, content: tuple
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(VoiceError, match=r"absent: no such file"):
-        load_voice(tmp_path / "absent")
+        Voice.load(tmp_path / "absent")
     with pytest.raises(VoiceError, match=str(tmp_path)):
-        load_voice(tmp_path)
+        Voice.load(tmp_path)
 
 
 def test_no_mutation_ends_in_anything_but_a_voice_error(tmp_path: Path) -> None:
     """2,000 files with bytes changed, cut out or put in, most of them in the header."""
     random = np.random.default_rng(0)
-    save_voice(tmp_path / "sound", CLONE)
+    CLONE.save(tmp_path / "sound")
     sound, path = (tmp_path / "sound").read_bytes(), tmp_path / "mutated"
     n_header, refusals = 8 + struct.unpack("<Q", sound[:8])[0], list[str]()
     for _ in range(2_000):
@@ -247,7 +247,7 @@ def test_no_mutation_ends_in_anything_but_a_voice_error(tmp_path: Path) -> None:
                 content[at] ^= 1 << int(random.integers(8))
         path.write_bytes(content)
         try:
-            load_voice(path)
+            Voice.load(path)
         except VoiceError as error:
             refusals.append(str(error))
     assert 1_000 < len(refusals) < 2_000 and all(str(path) in refusal for refusal in refusals)
