@@ -105,7 +105,7 @@ class Casting:
         return voice.speaker if fits and same else None
 
     def _fitting_codes(self, voice: Voice) -> NDArray[np.int32] | None:
-        return voice.codes if not voice.codec or voice.codec == self.codec else None
+        return voice.codes if not voice.codec or not self.codec or voice.codec == self.codec else None
 
     def _warn_of_what_is_left_out(
         self, voice: Voice, speaker: NDArray[np.float32] | None, codes: NDArray[np.int32] | None

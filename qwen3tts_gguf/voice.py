@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .audio import origin, read_audio, resample
 from .errors import AudioError, OptionError, QualityWarning
 from .ggml.graph import Backend
+from .ggml.types import GgmlType
 from .mel import log_mel
 from .model_files import MmprojFile
 from .nets.codec_encoder import CodecEncoder
@@ -208,8 +209,14 @@ class VoiceEncoder:
 
 
 def codec_fingerprint(model: MmprojFile) -> str:
-    """The same for every pair with this codec, whatever its size and type: of the semantic codebook, as F16."""
-    codebook = model.file.array("a.gen.wav.quant.first.codebook.weight").astype(np.float16)
+    """The same for every pair with this codec, whatever its size and type: of the semantic codebook, as F16.
+
+    Empty where that is quantized, as llama.cpp's converter does at q8_0: then nothing can be told.
+    """
+    name = "a.gen.wav.quant.first.codebook.weight"
+    if model.file.info(name).type not in (GgmlType.F32, GgmlType.F16):
+        return ""
+    codebook = model.file.array(name).astype(np.float16)
     return hashlib.sha256(codebook.tobytes()).hexdigest()[:16]
 
 

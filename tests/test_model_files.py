@@ -16,7 +16,7 @@ import tiny
 from numpy.typing import NDArray
 
 from qwen3tts_convert import ConvertedPair, convert
-from qwen3tts_gguf import TTS, SpeechOptions, schema
+from qwen3tts_gguf import TTS, SpeechOptions, Voice, schema
 from qwen3tts_gguf.errors import ModelFileError
 from qwen3tts_gguf.model_files import MmprojFile, ModelFiles, TalkerFile, find_mmproj, find_talker
 from qwen3tts_gguf.schema import Key
@@ -381,3 +381,20 @@ def test_a_model_without_a_speaker_encoder_is_whole(pair: Pair) -> None:
 def test_names_of_the_files_are_not_looked_at(pair: Pair, tmp_path: Path) -> None:
     files = ModelFiles(copied(pair(), tmp_path, "一 model's [name]").talker)
     assert files.talker.name == "Tiny Base"
+
+
+def test_a_pair_with_quantized_codebooks_speaks(mmproj: tuple[Keys, Tensors], pair: Pair, tmp_path: Path) -> None:
+    """As llama.cpp's converter writes it at q8_0."""
+    keys, tensors = mmproj
+    q8_0 = gguf.GGMLQuantizationType.Q8_0
+    quantized = {
+        name: (gguf.quants.quantize(data, q8_0), q8_0) if ".codebook." in name else (data, type)
+        for name, (data, type) in tensors.items()
+    }
+    shutil.copy(pair().talker, tmp_path / "t.gguf")
+    write(tmp_path / "mmproj-t.gguf", keys, quantized)
+    tts = TTS(tmp_path, n_threads=1)
+    assert tts.codec_fingerprint == ""
+    reference = np.zeros((3, 16), np.int32)
+    voice = Voice(codes=reference, transcript="Hello.", codec="of another file")
+    assert tts.speak("Hello.", voice, SpeechOptions(max_frames=2)).shape == (2 * 1920,)
