@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from .errors import AudioError
 from .schema import SAMPLE_RATE_HZ
+from .whole_file import whole_file
 
 __all__ = ["AudioSink", "open_sink", "origin", "read_audio", "resample"]
 
@@ -88,17 +88,16 @@ def open_sink(target: Path | BinaryIO) -> Iterator[AudioSink]:
         kind = target.suffix or "a file without suffix"
         raise AudioError(f"{target}: cannot write audio as {kind}; choose one of {', '.join(_FORMATS)}")
     container, subtype = _FORMATS[target.suffix.lower()]
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with soundfile.SoundFile(
-            unfinished, "w", samplerate=SAMPLE_RATE_HZ, channels=1, format=container, subtype=subtype
-        ) as file:
+        with (
+            whole_file(target) as unfinished,
+            soundfile.SoundFile(
+                unfinished, "w", samplerate=SAMPLE_RATE_HZ, channels=1, format=container, subtype=subtype
+            ) as file,
+        ):
             yield _File(file, is_pcm=subtype == "PCM_16")
-        os.replace(unfinished, target)
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{target}: cannot be written ({error})") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 class _File:

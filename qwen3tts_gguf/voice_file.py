@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.numpy import save
 
 from .errors import VoiceError
 from .schema import N_CODEBOOKS
+from .whole_file import whole_file
 
 __all__ = ["read_voice_file", "write_voice_file"]
 
@@ -36,14 +36,10 @@ def write_voice_file(path: Path, fields: Mapping[str, Any]) -> None:
         arrays = {"nothing": np.zeros(1, np.float32)}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # safetensors ignores strides
     content = save(arrays, metadata={"format": _FORMAT, "voice": json.dumps(texts, ensure_ascii=False)})
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(path) as unfinished:
             unfinished.write_bytes(content)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise VoiceError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -43,7 +43,7 @@ ROWS = (
     "qwen3tts_gguf.gguf_file",
     "qwen3tts_gguf.voice_file  qwen3tts_gguf.audio  qwen3tts_gguf.codes  qwen3tts_gguf.mel  qwen3tts_gguf.sampling",
     "qwen3tts_gguf.schema",
-    "qwen3tts_gguf.errors  qwen3tts_gguf.ggml.types",
+    "qwen3tts_gguf.errors  qwen3tts_gguf.whole_file  qwen3tts_gguf.ggml.types",
 )
 LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules.split()}
 

@@ -22,7 +22,7 @@ from .console import (
     stderr,
     stdout,
 )
-from .speaking import RefPadOption, RefTextFileOption, RefTextOption, XVectorOption, _chosen_voice
+from .speaking import RefPadOption, RefTextFileOption, RefTextOption, XVectorOption, chosen_voice
 
 if TYPE_CHECKING:
     from ..benchmark import Report
@@ -67,7 +67,7 @@ def bench(
     from ..benchmark import measure, plain_voice
 
     def choose(tts: TTS) -> Voice | None:
-        chosen = _chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
+        chosen = chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
         return chosen or plain_voice(tts)
 
     def tell(stage: str) -> None:  # plain lines: a bar that moves would take part in what is measured

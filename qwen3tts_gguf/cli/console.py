@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import OptionError
+from ..whole_file import whole_file
 
 __all__ = [
     "DEFAULT_MODELS",
@@ -88,12 +88,8 @@ def save_array(path: Path, array: Any) -> None:
     """As .npy; the file appears only when it is whole. Raises OptionError."""
     import numpy as np
 
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with unfinished.open("wb") as file:
+        with whole_file(path) as unfinished, unfinished.open("wb") as file:
             np.save(file, array, allow_pickle=False)
-        unfinished.replace(path)
     except OSError as error:
         raise OptionError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        unfinished.unlink(missing_ok=True)

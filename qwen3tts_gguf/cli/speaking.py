@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..tts import TTS, Utterance
     from ..voice import Voice
 
-__all__ = ["RefPadOption", "RefTextFileOption", "RefTextOption", "clip_voice", "speak"]
+__all__ = ["RefPadOption", "RefTextFileOption", "RefTextOption", "chosen_voice", "clip_voice", "speak"]
 
 RefTextOption = Annotated[str | None, typer.Option(help="What the clip says; then it is cloned in context.")]
 RefTextFileOption = Annotated[
@@ -116,7 +116,7 @@ def speak(
         sub_repetition_penalty=sub_repetition_penalty,
     )  # fmt: skip
     tts = TTS(model, mmproj=mmproj, n_threads=threads)
-    chosen = _chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
+    chosen = chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
     chosen = _with_words(chosen, speaker, instruct)
     loaded = time.perf_counter()
     with tts.utter(text, chosen, options) as utterance:
@@ -133,7 +133,7 @@ def speak(
 # -- who speaks ------------------------------------------------------------------------------------------------------
 
 
-def _chosen_voice(
+def chosen_voice(
     tts: TTS,
     voice: str | None,
     ref_text: str | None,

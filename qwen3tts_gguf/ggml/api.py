@@ -85,8 +85,6 @@ free = function("ggml_free", None, c_void_p)
 tensor_overhead = function("ggml_tensor_overhead", c_size_t)
 # struct ggml_tensor * ggml_new_tensor(struct ggml_context * ctx, enum ggml_type type, int n_dims, const int64_t *ne);
 new_tensor = function("ggml_new_tensor", c_void_p, c_void_p, c_int, c_int, c_void_p)
-# void ggml_set_input(struct ggml_tensor * tensor);
-set_input = function("ggml_set_input", None, c_void_p)
 # void ggml_set_output(struct ggml_tensor * tensor);
 set_output = function("ggml_set_output", None, c_void_p)
 
@@ -106,11 +104,6 @@ cont = function("ggml_cont", c_void_p, c_void_p, c_void_p)
 concat = function("ggml_concat", c_void_p, c_void_p, c_void_p, c_void_p, c_int)
 # struct ggml_tensor * ggml_cpy(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 cpy = function("ggml_cpy", c_void_p, c_void_p, c_void_p, c_void_p)
-# struct ggml_tensor * ggml_cast(struct ggml_context * ctx, struct ggml_tensor * a, enum ggml_type type);
-cast = function("ggml_cast", c_void_p, c_void_p, c_void_p, c_int)
-# struct ggml_tensor * ggml_repeat_4d(struct ggml_context * ctx, struct ggml_tensor * a, int64_t ne0, int64_t ne1,
-#     int64_t ne2, int64_t ne3);
-repeat_4d = function("ggml_repeat_4d", c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_int64)
 # struct ggml_tensor * ggml_pad_reflect_1d(struct ggml_context * ctx, struct ggml_tensor * a, int p0, int p1);
 pad_reflect_1d = function("ggml_pad_reflect_1d", c_void_p, c_void_p, c_void_p, c_int, c_int)
 # struct ggml_tensor * ggml_set_rows(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b,
@@ -125,8 +118,6 @@ add = function("ggml_add", c_void_p, c_void_p, c_void_p, c_void_p)
 sub = function("ggml_sub", c_void_p, c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_mul(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 mul = function("ggml_mul", c_void_p, c_void_p, c_void_p, c_void_p)
-# struct ggml_tensor * ggml_scale(struct ggml_context * ctx, struct ggml_tensor * a, float s);
-scale = function("ggml_scale", c_void_p, c_void_p, c_void_p, c_float)
 # struct ggml_tensor * ggml_scale_bias(struct ggml_context * ctx, struct ggml_tensor * a, float s, float b);
 scale_bias = function("ggml_scale_bias", c_void_p, c_void_p, c_void_p, c_float, c_float)
 # struct ggml_tensor * ggml_sqr(struct ggml_context * ctx, struct ggml_tensor * a);
@@ -194,9 +185,6 @@ argmax = function("ggml_argmax", c_void_p, c_void_p, c_void_p)
 top_k = function("ggml_top_k", c_void_p, c_void_p, c_void_p, c_int)
 # struct ggml_tensor * ggml_argsort(struct ggml_context * ctx, struct ggml_tensor * a, enum ggml_sort_order order);
 argsort = function("ggml_argsort", c_void_p, c_void_p, c_void_p, c_int)
-# struct ggml_tensor * ggml_conv_1d_dw(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b,
-#     int s0, int p0, int d0);
-conv_1d_dw = function("ggml_conv_1d_dw", c_void_p, c_void_p, c_void_p, c_void_p, c_int, c_int, c_int)
 # struct ggml_tensor * ggml_custom_4d(struct ggml_context * ctx, enum ggml_type type, int64_t ne0, int64_t ne1,
 #     int64_t ne2, int64_t ne3, struct ggml_tensor ** args, int n_args, ggml_custom_op_t fun, int n_tasks,
 #     void * userdata);
@@ -212,8 +200,6 @@ new_graph_custom = function("ggml_new_graph_custom", c_void_p, c_void_p, c_size_
 graph_overhead_custom = function("ggml_graph_overhead_custom", c_size_t, c_size_t, c_bool)
 # void ggml_build_forward_expand(struct ggml_cgraph * cgraph, struct ggml_tensor * tensor);
 build_forward_expand = function("ggml_build_forward_expand", None, c_void_p, c_void_p)
-# int ggml_graph_n_nodes(struct ggml_cgraph * cgraph);
-graph_n_nodes = function("ggml_graph_n_nodes", c_int, c_void_p)
 
 # -- memory ------------------------------------------------------------------------------------------------------------
 
