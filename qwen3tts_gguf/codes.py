@@ -24,17 +24,21 @@ def check_codes(codes: NDArray[Any], codebook_size: int) -> NDArray[np.int32]:
 
 
 def read_codes(path: Path, codebook_size: int) -> NDArray[np.int32]:
-    """A .npy file of codes [frames, 16]. Raises CodesError."""
+    """A .npy file of codes [frames, 16]. Raises CodesError.
+
+    The file is mapped: one that claims more than it holds takes no memory, and one of pickled objects is not read.
+    """
+    if not path.exists():
+        raise CodesError(f"{path}: no such file")
+    if not path.is_file():
+        raise CodesError(f"{path}: cannot be read (not a file)")
     try:
-        codes = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise CodesError(f"{path}: no such file") from None
+        with np.errstate(over="ignore"):
+            codes = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise CodesError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, EOFError):  # not .npy at all, or one with pickled objects, which are never loaded
+    except Exception:  # NumPy reads the header with Python's own parser, whose errors are many
         raise CodesError(f"{path}: not a .npy file of codes") from None
-    if not isinstance(codes, np.ndarray):
-        raise CodesError(f"{path}: not a .npy file of codes (an archive of several arrays)")
     try:
         return check_codes(codes, codebook_size)
     except CodesError as error:

@@ -32,6 +32,8 @@ _DEFAULT_ALIGNMENT = 32
 _MAX_DIMS = 4
 _MAX_KEY_BYTES = 65_535
 _MAX_NAME_BYTES = 64
+_MAX_ENTRIES = 1 << 16  # tensors, keys: the largest file has 800 of the one and 60 of the other
+_MAX_STRINGS = 1 << 21  # in an array: a vocabulary has 155,000
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -68,6 +70,8 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ModelFileError(f"{path}: cannot be opened (not a file)")
         try:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -93,10 +97,10 @@ class GgufFile:
         if version not in _VERSIONS:
             raise ModelFileError(f"{self.path}: GGUF version {version} is not supported (2 and 3 are)")
         n_tensors, n_values = self._unpack(_U64), self._unpack(_U64)
-        if max(n_tensors, n_values) > self._size // 12:  # an entry takes more than 12 bytes
+        if max(n_tensors, n_values) > min(self._size // 12, _MAX_ENTRIES):  # an entry takes more than 12 bytes
             raise self._damaged(f"claims {n_tensors} tensors and {n_values} keys")
         for _ in range(n_values):
-            key = self._string(_MAX_KEY_BYTES)
+            key = self._name(_MAX_KEY_BYTES)
             if key in self._values:
                 raise self._damaged(f"has the key {key!r} twice")
             self._values[key] = self._value(self._unpack(_U32))
@@ -113,7 +117,7 @@ class GgufFile:
         element, count = self._unpack(_U32), self._unpack(_U64)
         span = _ArraySpan(element, count, self._position)
         if element == _STRING:
-            if count > self._size // 8:
+            if count > min(self._size // 8, _MAX_STRINGS):
                 raise self._damaged(f"claims an array of {count} strings")
             for _ in range(count):
                 self._skip(self._unpack(_U64))
@@ -124,7 +128,7 @@ class GgufFile:
         return span
 
     def _tensor_info(self) -> TensorInfo:
-        name = self._string(_MAX_NAME_BYTES)
+        name = self._name(_MAX_NAME_BYTES)
         n_dims = self._unpack(_U32)
         if not 1 <= n_dims <= _MAX_DIMS:
             raise self._damaged(f"gives {name} {n_dims} dimensions")
@@ -178,6 +182,13 @@ class GgufFile:
             return self._take(n_bytes).decode("utf-8")
         except UnicodeDecodeError:
             raise self._damaged("has a name that is not UTF-8") from None
+
+    def _name(self, max_bytes: int) -> str:
+        """Of a key or tensor. Messages quote it, so it must not reach for the terminal."""
+        name = self._string(max_bytes)
+        if not name.isprintable():
+            raise self._damaged(f"has the name {name[:80]!r}")
+        return name
 
     def _damaged(self, what: str) -> ModelFileError:
         return ModelFileError(f"{self.path}: damaged GGUF file: it {what}")

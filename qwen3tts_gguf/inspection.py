@@ -31,7 +31,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
 
 
 def _talker_report(talker: TalkerFile) -> dict[str, Any]:
-    vocabulary = Vocabulary(talker.file, talker.file.strings("tokenizer.ggml.tokens"))
+    vocabulary = Vocabulary(talker.file, talker.tokens)
     facts = {
         "name": talker.name,
         "half": "talker",

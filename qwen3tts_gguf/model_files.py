@@ -12,13 +12,15 @@ from typing import Any
 
 from . import schema
 from .errors import ModelFileError
+from .generation import GenerationDefaults
+from .geometry import Config, problem
 from .ggml.types import GgmlType
 from .gguf_file import GgufFile
+from .llama_contract import check_for_llama_cpp
 from .schema import (
     CodecDecoderConfig,
     CodecEncoderConfig,
     CodePredictorConfig,
-    GenerationDefaults,
     Key,
     Shape,
     SpeakerEncoderConfig,
@@ -99,16 +101,20 @@ class TalkerFile:
             **_read_keys(file, schema.TALKER_ARCHITECTURE, TalkerConfig.KEYS),
             vocabulary=file.array_lengths().get("tokenizer.ggml.tokens", 0),
         )
-        _check_heads(path, self.config)
-        if self.config.vocabulary <= schema.CODEC_VOCABULARY:
-            raise ModelFileError(f"{path}: its vocabulary of {self.config.vocabulary} tokens leaves no room for text")
-        _check_tensors(file, schema.talker_tensors(self.config))
+        _check_geometry(path, self.config)
+        expected = schema.talker_tensors(self.config)
+        _check_tensors(file, expected)
+        self.tokens = check_for_llama_cpp(file, expected, self.config)
+        """The vocabulary: text tokens, then the codec's."""
         self.model_type = file.text(Key.MODEL_TYPE, "")
         """"base", "custom_voice" or "voice_design"; empty in files of llama.cpp's converter, as the size."""
         self.model_size = file.text(Key.MODEL_SIZE, "")
         if self.model_type not in ("", *schema.MODEL_TYPES):
             raise ModelFileError(f"{path}: a model of unknown kind {self.model_type!r}")
-        self.generation = GenerationDefaults.from_mapping(_generation_values(file))
+        try:
+            self.generation = GenerationDefaults.from_mapping(_generation_values(file))
+        except ValueError as error:
+            raise ModelFileError(f"{path}: its generation defaults cannot be followed: {error}") from None
 
     @property
     def name(self) -> str:
@@ -127,7 +133,9 @@ class MmprojFile:
         self.decoder = _decoder_config(file)
         self.encoder = _encoder_config(file) if "a.codec_enc.conv_in.weight" in file.tensors else None
         self.speaker_encoder = _speaker_config(file) if "mm.a.fc.weight" in file.tensors else None
-        _check_heads(path, self.predictor)
+        for config in (self.predictor, self.decoder, self.encoder, self.speaker_encoder):
+            if config:
+                _check_geometry(path, config)
         _check_tensors(file, schema.code_predictor_tensors(self.predictor))
         _check_tensors(file, schema.codec_decoder_tensors(self.decoder))
         if self.encoder:
@@ -168,10 +176,6 @@ def _decoder_config(file: GgufFile) -> CodecDecoderConfig:
     codebook_size, codebook_dim = _shape(file, f"{at}.quant.first.codebook.weight", 2)
     dac_dim, latent, _ = _shape(file, f"{at}.dac.entry.weight", 3)
     attention_dim, hidden = _shape(file, f"{at}.tfm.blk.0.attn_q.weight", 2)
-    n_heads = file.integer(Key.DECODER_HEADS, CodecDecoderConfig.n_heads)
-    window = file.integer(Key.DECODER_WINDOW, CodecDecoderConfig.window)
-    if n_heads < 1 or attention_dim % n_heads or attention_dim // n_heads % 2 or not 0 < window <= 1 << 16:
-        raise ModelFileError(f"{file.path}: the codec decoder cannot have {n_heads} heads over a window of {window}")
     return CodecDecoderConfig(
         codebook_size=codebook_size,
         codebook_dim=codebook_dim,
@@ -184,8 +188,8 @@ def _decoder_config(file: GgufFile) -> CodecDecoderConfig:
         upsample_strides=_kernels(file, f"{at}.up.blk.{{}}.conv.weight"),
         dac_dim=dac_dim,
         dac_strides=tuple(kernel // 2 for kernel in _kernels(file, f"{at}.dac.blk.{{}}.conv.weight")),
-        n_heads=n_heads,
-        window=window,
+        n_heads=file.integer(Key.DECODER_HEADS, CodecDecoderConfig.n_heads),
+        window=file.integer(Key.DECODER_WINDOW, CodecDecoderConfig.window),
         rope_theta=file.number(Key.DECODER_ROPE_THETA, CodecDecoderConfig.rope_theta),
         rms_eps=file.number(Key.DECODER_EPS, CodecDecoderConfig.rms_eps),
     )
@@ -194,19 +198,15 @@ def _decoder_config(file: GgufFile) -> CodecDecoderConfig:
 def _encoder_config(file: GgufFile) -> CodecEncoderConfig:
     at = "a.codec_enc"
     codebook_size, codebook_dim = _shape(file, f"{at}.quant.first.codebook.weight", 2)
-    hidden = _shape(file, f"{at}.conv_out.weight", 3)[0]
-    n_heads = file.integer(Key.ENCODER_HEADS)
-    if n_heads < 1 or hidden % n_heads or hidden // n_heads % 2:
-        raise ModelFileError(f"{file.path}: the codec encoder cannot have {n_heads} heads")
     return CodecEncoderConfig(
         n_filters=_shape(file, f"{at}.conv_in.weight", 3)[0],
         strides=tuple(kernel // 2 for kernel in _kernels(file, f"{at}.blk.{{}}.down.weight")),
-        hidden=hidden,
+        hidden=_shape(file, f"{at}.conv_out.weight", 3)[0],
         ffn=_shape(file, f"{at}.tfm.blk.0.ffn_up.weight", 2)[0],
         n_layers=_count(file, f"{at}.tfm.blk.{{}}.ln1.weight"),
         codebook_size=codebook_size,
         codebook_dim=codebook_dim,
-        n_heads=n_heads,
+        n_heads=file.integer(Key.ENCODER_HEADS),
         rope_theta=file.number(Key.ENCODER_ROPE_THETA),
         norm_eps=file.number(Key.ENCODER_EPS),
     )
@@ -218,7 +218,7 @@ def _speaker_config(file: GgufFile) -> SpeakerEncoderConfig:
     blocks = [_shape(file, f"a.blk.{i + 1}.conv_pw1.weight", 3)[0] for i in range(n_blocks)]
     kernels = [_shape(file, f"a.blk.{i + 1}.res2.0.weight", 3)[2] for i in range(n_blocks)]
     last, _, last_kernel = _shape(file, "a.conv_out.weight", 3)
-    config = SpeakerEncoderConfig(
+    return SpeakerEncoderConfig(
         n_mels=n_mels,
         channels=(stem, *blocks, last),
         kernels=(stem_kernel, *kernels, last_kernel),
@@ -228,19 +228,18 @@ def _speaker_config(file: GgufFile) -> SpeakerEncoderConfig:
         output=_shape(file, "mm.a.fc.weight", 3)[0],
         dilations=tuple(file.integers(Key.SPEAKER_DILATIONS)) or SpeakerEncoderConfig.dilations,
     )
-    if len(config.dilations) != len(config.channels) or sum(blocks) != last or max(config.dilations) > 64:
-        raise ModelFileError(f"{file.path}: the speaker encoder's layers do not fit together")
-    return config
 
 
 def _generation_values(file: GgufFile) -> dict[str, Any]:
     """Our keys where they are, llama.cpp's `general.sampling.*` below them."""
     values: dict[str, Any] = {}
     # float32 in the file: 0.9 comes back as 0.899999976
-    theirs = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "repetition_penalty": "penalty_repeat"}
+    theirs = {"temperature": "temp", "top_p": "top_p", "repetition_penalty": "penalty_repeat"}
     for field, key in theirs.items():
         if (full := f"general.sampling.{key}") in file:
             values[field] = round(file.number(full), 6)
+    if "general.sampling.top_k" in file:
+        values["top_k"] = file.integer("general.sampling.top_k")
     for key, value in file.scalars():
         if key.startswith(Key.GENERATION):
             values[key.removeprefix(Key.GENERATION)] = round(value, 6) if isinstance(value, float) else value
@@ -257,14 +256,13 @@ def _check_tensors(file: GgufFile, expected: Mapping[str, Shape]) -> None:
             raise ModelFileError(f"{file.path}: {name} has the shape {list(info.shape)}, expected {list(shape)}")
         if len(shape) == 1 and info.type != GgmlType.F32:
             raise ModelFileError(f"{file.path}: {name} is stored as {info.type.name}; vectors must be F32")
+        if info.type == GgmlType.I32:
+            raise ModelFileError(f"{file.path}: {name} is stored as {info.type.name}, which no weight is")
 
 
-def _check_heads(path: Path, config: TalkerConfig | CodePredictorConfig) -> None:
-    if config.n_heads % config.n_kv_heads or config.head_dim % 2 or config.n_layers > 1024:
-        raise ModelFileError(
-            f"{path}: impossible attention: {config.n_layers} layers, {config.n_heads} heads, "
-            f"{config.n_kv_heads} key heads of {config.head_dim}"
-        )
+def _check_geometry(path: Path, config: Config) -> None:
+    if wrong := problem(config):
+        raise ModelFileError(f"{path}: {wrong}")
 
 
 def _shape(file: GgufFile, name: str, n_dims: int) -> Shape:

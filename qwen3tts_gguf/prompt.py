@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import TextError
 from .nets.talker import Talker
 from .tokenizer import Tokenizer
 from .vocabulary import Vocabulary
@@ -90,19 +91,33 @@ class PromptBuilder:
         """language: a codec token, None for auto. speaker: a row [hidden]. Raises TextError."""
         ids = self.text_ids(text)
         role, body = ids[:_ROLE_TOKENS], ids[_ROLE_TOKENS:-_TEXT_END_TOKENS]
+        instruct_ids = [] if instruct is None else self._instruct_ids(instruct)
+        reference_ids = [] if reference is None else self._reference_ids(reference.text)
+        self._require_room(len(body) + len(instruct_ids) + len(reference_ids))
         head = [self._talker.embed_text(role), self._tags(language, speaker)]
         if instruct is not None:
-            head.insert(0, self._talker.embed_text(self._instruct_ids(instruct)))
+            head.insert(0, self._talker.embed_text(instruct_ids))
         if reference is None:
             rest, trailing = self._text_part(body, layout)
         else:
-            rest, trailing = self._in_context_part(body, reference, layout)
+            rest, trailing = self._in_context_part([*reference_ids, *body], reference.code_embeddings, layout)
         embeddings = np.concatenate([*head, rest])
         return Prompt(embeddings, trailing, self._tts_pad, n_text_tokens=len(body))
 
     def _instruct_ids(self, instruct: str) -> list[int]:
         t, encode = self._vocabulary.text, self._tokenizer.encode
         return [t.im_start, *encode(f"user\n{instruct}"), t.im_end, *encode("\n")]
+
+    def _reference_ids(self, text: str) -> list[int]:
+        t, encode = self._vocabulary.text, self._tokenizer.encode
+        ids = [t.im_start, *encode(f"assistant\n{text}"), t.im_end, *encode("\n")]
+        return ids[_ROLE_TOKENS:-_REFERENCE_END_TOKENS]
+
+    def _require_room(self, n_tokens: int) -> None:
+        """Before they become rows of thousands of bytes each. What then is left for frames, the caller judges."""
+        n_most = self._talker.config.context_length
+        if n_tokens > n_most:
+            raise TextError(f"the text is too long for this model: {n_tokens} tokens, its context holds {n_most}")
 
     def _tags(self, language: int | None, speaker: NDArray[np.float32] | None) -> Rows:
         c = self._vocabulary.codec
@@ -121,12 +136,9 @@ class PromptBuilder:
         start = self._tts_pad + self._codec_bos
         return np.concatenate([text + self._codec_pad, start[None]]), self._tts_pad[None]
 
-    def _in_context_part(self, body: list[int], reference: Reference, layout: Layout) -> tuple[Rows, Rows]:
-        t, encode = self._vocabulary.text, self._tokenizer.encode
-        ids = [t.im_start, *encode(f"assistant\n{reference.text}"), t.im_end, *encode("\n")]
-        reference_ids = ids[_ROLE_TOKENS:-_REFERENCE_END_TOKENS]
-        text = np.concatenate([self._talker.embed_text([*reference_ids, *body]), self._tts_eos[None]])
-        codes = np.concatenate([self._codec_bos[None], reference.code_embeddings])
+    def _in_context_part(self, ids: list[int], code_embeddings: Rows, layout: Layout) -> tuple[Rows, Rows]:
+        text = np.concatenate([self._talker.embed_text(ids), self._tts_eos[None]])
+        codes = np.concatenate([self._codec_bos[None], code_embeddings])
         if layout == "whole":
             return np.concatenate([text + self._codec_pad, codes + self._tts_pad]), self._tts_pad[None]
         if len(text) > len(codes):

@@ -6,7 +6,7 @@ A model is a pair of GGUF files in the layout of llama.cpp (conversion/qwen3tts.
     mmproj-<name>-<TYPE>.gguf   architecture `clip`       code predictor, codec decoder, speaker encoder
 
 What llama.cpp has no place for is added under names it does not look at: keys that start with `tts.` (languages,
-speakers, generation defaults, geometry that llama.cpp hard-codes, provenance) and tensors that start with
+speakers, generation defaults, geometry that llama.cpp hard-codes, provenance, checksums) and tensors that start with
 `a.codec_enc.` (the codec encoder). A pair without them, as llama.cpp's own converter writes it, is a valid pair.
 
 Shapes are in NumPy order (rows first); a GGUF file stores them reversed.
@@ -14,7 +14,6 @@ Shapes are in NumPy order (rows first); a GGUF file stores them reversed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import ClassVar
@@ -23,7 +22,6 @@ __all__ = [
     "CodePredictorConfig",
     "CodecDecoderConfig",
     "CodecEncoderConfig",
-    "GenerationDefaults",
     "Shape",
     "SpeakerEncoderConfig",
     "TalkerConfig",
@@ -45,6 +43,9 @@ MODEL_TYPES = ("base", "custom_voice", "voice_design")
 SAMPLE_RATE_HZ = 24_000
 N_CODEBOOKS = 16
 """Codes in a frame: one by the talker, fifteen by the code predictor."""
+
+SAMPLES_PER_FRAME = 1920
+CODEBOOK_SIZE = 2048
 
 # llama.cpp hard-codes the width of the talker's output for this architecture (src/models/qwen3vl.cpp).
 CODEC_VOCABULARY = 3072
@@ -83,6 +84,8 @@ class Key:
     SOURCE_FILES = "tts.source.files"
     SOURCE_SHA256 = "tts.source.sha256"
     CONVERTER = "tts.converter.version"
+    GROUP_NAMES = "tts.tensors.groups"
+    GROUP_SHA256 = "tts.tensors.sha256"
 
 
 # -- the talker: blk.*, token_embd, output -----------------------------------------------------------------------------
@@ -382,28 +385,3 @@ def speaker_encoder_tensors(c: SpeakerEncoderConfig) -> dict[str, Shape]:
     tensors |= _biased("a.asp_attn", last, c.attention_channels, 1)
     tensors |= _biased("mm.a.fc", c.output, 2 * last, 1)
     return tensors
-
-
-# -- generation defaults -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class GenerationDefaults:
-    """How the model wants to be sampled: generation_config.json, or the official package's defaults."""
-
-    do_sample: bool = True
-    temperature: float = 0.9
-    top_k: int = 50
-    top_p: float = 1.0
-    repetition_penalty: float = 1.05
-    subtalker_dosample: bool = True
-    subtalker_temperature: float = 0.9
-    subtalker_top_k: int = 50
-    subtalker_top_p: float = 1.0
-    max_new_tokens: int = 8192
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, object]) -> GenerationDefaults:
-        """Takes the fields it knows; each is cast to the field's type."""
-        known = {name: type(default)(values[name]) for name, default in vars(cls()).items() if name in values}
-        return cls(**known)

@@ -19,6 +19,7 @@ _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _NORMAL_TOKEN = 1  # llama_token_type
+_BYTES = frozenset(pre_tokenizers.ByteLevel.alphabet())
 
 
 class Tokenizer:
@@ -33,8 +34,12 @@ class Tokenizer:
         pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
         try:
             bpe = models.BPE(vocab=vocabulary, merges=pairs)
-        except Exception as error:  # the library raises bare Exception
+        except BaseException as error:  # the library raises bare Exception, and its panics not even that
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             raise ModelFileError(f"{file.path}: its tokenizer cannot be built ({error})") from None
+        if missing := _BYTES.difference(vocabulary):
+            raise ModelFileError(f"{file.path}: its vocabulary cannot spell all text: {len(missing)} bytes are missing")
         self._tokenizer = tokenizers.Tokenizer(bpe)
         self._tokenizer.normalizer = normalizers.NFC()
         self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from .casting import Casting, Part
 from .codes import check_codes
 from .errors import OptionError, TextError
+from .generation import GenerationDefaults
 from .ggml.graph import Backend
 from .model_files import ModelFiles
 from .nets.code_predictor import CodePredictor
@@ -35,7 +36,8 @@ from .nets.codec_decoder import CodecDecoder, CodecState
 from .nets.talker import Talker
 from .prompt import Layout, Prompt, PromptBuilder, Reference
 from .sampling import Sampling, TalkerSampler
-from .schema import N_CODEBOOKS, SAMPLE_RATE_HZ, GenerationDefaults
+from .schema import N_CODEBOOKS, SAMPLE_RATE_HZ
+from .spoken_text import spoken_text
 from .tokenizer import Tokenizer
 from .vocabulary import Vocabulary
 from .voice import Voice, VoiceEncoder
@@ -112,9 +114,8 @@ class TTS:
         with ThreadPoolExecutor(max_workers=1) as loading:
             # llama.cpp reads its file meanwhile; the nets wait, because it takes its most memory at the start.
             talker = loading.submit(Talker, files.talker, n_threads)
-            tokens = files.talker.file.strings("tokenizer.ggml.tokens")
-            self.vocabulary = Vocabulary(files.talker.file, tokens)
-            tokenizer = Tokenizer(files.talker.file, tokens)
+            self.vocabulary = Vocabulary(files.talker.file, files.talker.tokens)
+            tokenizer = Tokenizer(files.talker.file, files.talker.tokens)
             self._talker = talker.result()
         self._casting = Casting(files, self.vocabulary)
         self.kind = self._casting.kind
@@ -144,9 +145,7 @@ class TTS:
 
     def utter(self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()) -> Utterance:
         """An utterance to iterate over, for who wants codes, seed or the way it ended besides the samples."""
-        text = text.strip()
-        if not text:
-            raise TextError("there is no text to speak")
+        text = spoken_text(text)
         part = self._casting.part(voice, options.language)
         prompt = self._prompts.build(
             text,

@@ -91,13 +91,13 @@ class Vocabulary:
         )
         self.languages = _table(file, Key.LANGUAGE_NAMES, Key.LANGUAGE_IDS) or _named(codec, "<|codec_language_")
         """Language name -> codec token, dialects included."""
-        self.speakers = _speakers(file, codec)
+        self.speakers = _speakers(file, codec, self.languages)
         """Speaker name -> preset."""
-        suppressed = [token - n_text for token in file.integers("tokenizer.ggml.suppress_tokens")]
-        self.suppressed = suppressed or [i for i in _NOT_CODES if i != self.codec.eos]
+        self.suppressed = [i for i in _NOT_CODES if i != self.codec.eos]
         """Codec tokens the talker must never say: all that are neither codes nor end of speech."""
-        if min(self.suppressed) < 0 or max(self.suppressed) >= CODEC_VOCABULARY:
-            raise ModelFileError(f"{file.path}: it suppresses tokens outside the codec's vocabulary")
+        named = file.integers("tokenizer.ggml.suppress_tokens")
+        if named and {token - n_text for token in named} != {*self.suppressed}:
+            raise ModelFileError(f"{file.path}: it suppresses other tokens than the codec's control tokens")
 
     def spoken_languages(self) -> list[str]:
         """What `language_id` accepts by name, "auto" first."""
@@ -131,9 +131,9 @@ def _named(codec: dict[str, int], prefix: str) -> dict[str, int]:
     return {name[len(prefix) : -2]: i for name, i in codec.items() if name.startswith(prefix) and name.endswith("|>")}
 
 
-def _speakers(file: GgufFile, codec: dict[str, int]) -> dict[str, Speaker]:
+def _speakers(file: GgufFile, codec: dict[str, int], languages: dict[str, int]) -> dict[str, Speaker]:
     ids = _table(file, Key.SPEAKER_NAMES, Key.SPEAKER_IDS) or _named(codec, "<|spk_")
     dialects = file.strings(Key.SPEAKER_DIALECTS) or [""] * len(ids)
-    if len(dialects) != len(ids):
+    if len(dialects) != len(ids) or not {*dialects} <= {"", *languages}:
         raise ModelFileError(f"{file.path}: the key {Key.SPEAKER_DIALECTS} does not fit {Key.SPEAKER_NAMES}")
     return {name: Speaker(i, dialect) for (name, i), dialect in zip(ids.items(), dialects, strict=True)}

@@ -26,6 +26,7 @@ from qwen3tts_convert.checkpoint import Checkpoint
 from qwen3tts_convert.weights import FloatArray, Weights
 from qwen3tts_gguf import schema
 from qwen3tts_gguf.errors import CheckpointError, ModelFileError, OptionError
+from qwen3tts_gguf.generation import GenerationDefaults
 from qwen3tts_gguf.ggml.types import GgmlType
 
 HERE = Path(__file__).resolve().parent
@@ -121,7 +122,7 @@ EXTRA_TALKER_KEYS = {
     Key.CONVERTER,
     Key.LANGUAGE_NAMES,
     Key.LANGUAGE_IDS,
-    *(Key.GENERATION + field for field in vars(schema.GenerationDefaults())),
+    *(Key.GENERATION + field for field in vars(GenerationDefaults())),
 }
 EXTRA_MMPROJ_KEYS = {
     Key.MODEL_TYPE,
@@ -372,8 +373,8 @@ def test_voice_design_has_neither(tmp_path: Path) -> None:
 def test_generation_defaults_come_back_as_they_were(copy: Path, tmp_path: Path) -> None:
     edit_json(copy / "generation_config.json", "subtalker_temperature", value=0.7)
     found = keys(convert(copy, tmp_path / "out").talker)
-    stored = {field: found[Key.GENERATION + field] for field in vars(schema.GenerationDefaults())}
-    assert schema.GenerationDefaults.from_mapping(stored) == schema.GenerationDefaults(subtalker_temperature=0.7)
+    stored = {field: found[Key.GENERATION + field] for field in vars(GenerationDefaults())}
+    assert GenerationDefaults.from_mapping(stored) == GenerationDefaults(subtalker_temperature=0.7)
 
 
 def test_without_a_generation_config_the_official_defaults_are_written(copy: Path, tmp_path: Path) -> None:

@@ -140,8 +140,12 @@ def test_a_token_that_is_missing_is_named(file: GgufFile, tokens: list[str], tok
         ({Key.LANGUAGE_IDS: [-1] * len(tiny.LANGUAGES)}, f"{Key.LANGUAGE_NAMES} and {Key.LANGUAGE_IDS} do not fit"),
         ({Key.SPEAKER_IDS: []}, f"{Key.SPEAKER_NAMES} and {Key.SPEAKER_IDS} do not fit"),
         ({Key.SPEAKER_DIALECTS: ["x"]}, f"{Key.SPEAKER_DIALECTS} does not fit {Key.SPEAKER_NAMES}"),
-        ({"tokenizer.ggml.suppress_tokens": [5]}, "suppresses tokens outside"),
-        ({"tokenizer.ggml.suppress_tokens": [1 << 20]}, "suppresses tokens outside"),
+        (
+            {Key.SPEAKER_DIALECTS: ["klingon"] * len(tiny.SPEAKERS)},
+            f"{Key.SPEAKER_DIALECTS} does not fit {Key.SPEAKER_NAMES}",
+        ),
+        ({"tokenizer.ggml.suppress_tokens": [5]}, "suppresses other tokens"),
+        ({"tokenizer.ggml.suppress_tokens": [1 << 20]}, "suppresses other tokens"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(

@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 
 from qwen3tts_gguf.errors import CheckpointError
+from qwen3tts_gguf.generation import GenerationDefaults
 from qwen3tts_gguf.schema import (
     CodecDecoderConfig,
     CodecEncoderConfig,
     CodePredictorConfig,
-    GenerationDefaults,
     SpeakerEncoderConfig,
     TalkerConfig,
 )
@@ -160,5 +160,5 @@ class Checkpoint:
         given = {key: value for key, value in self.generation.values.items() if value is not None}
         try:
             return GenerationDefaults.from_mapping(given)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise CheckpointError(f"{self.generation.where}: {error}") from error

@@ -18,6 +18,7 @@ import numpy as np
 from qwen3tts_gguf.schema import (
     N_CODEBOOKS,
     SAMPLE_RATE_HZ,
+    SAMPLES_PER_FRAME,
     CodecDecoderConfig,
     CodecEncoderConfig,
     Shape,
@@ -30,8 +31,6 @@ from .sources import Source, codebooks, copied, pointwise
 from .weights import FloatArray, Weights
 
 __all__ = ["decoder_config", "decoder_sources", "encoder_config", "encoder_sources", "expect_12hz", "left_behind"]
-
-SAMPLES_PER_FRAME = 1920
 
 DECODER_AFFINE = {
     "pre_conv": "decoder.pre_conv.conv",

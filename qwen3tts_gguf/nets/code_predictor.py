@@ -27,12 +27,13 @@ from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..sampling import Sampling
 from ..schema import N_CODEBOOKS, CodePredictorConfig
-from .layers import WeightLoader, table_rows
+from .layers import WeightLoader, require_finite, table_rows
 
 __all__ = ["CodePredictor", "Frame"]
 
 N_STEPS = N_CODEBOOKS - 1
 _MAX_NODES = 8192
+_LARGEST = 1e30
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------
@@ -112,12 +113,16 @@ class CodePredictor:
     def predict(self, hidden: NDArray[np.float32], code0: int, sampling: Sampling, rng: np.random.Generator) -> Frame:
         """hidden [talker_hidden], the talker's after its final norm -> the frame's codes and embedding.
 
-        rng: only used when `sampling` draws; each frame takes the same number of values from it.
+        rng: only used when `sampling` draws; each frame takes the same number of values from it. Raises ModelFileError
+        when weights turn out to be damaged.
         """
         way = _Way.of(sampling, self.config.codebook_size)
         if way not in self._graphs:
             self._graphs[way] = _FrameGraph(self._weights, self.config, self._backend, way)
-        return self._graphs[way].run(hidden, code0, sampling, rng)
+        frame = self._graphs[way].run(hidden, code0, sampling, rng)
+        for values in (self._graphs[way].logit_sums, frame.embedding):
+            require_finite(values, self._file, "code predictor")
+        return frame
 
     def embed(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
         """codes [T, 16] -> each frame's embedding [T, talker_hidden], as `predict` gives it"""
@@ -163,6 +168,7 @@ class _FrameGraph:
         self._top_p = g.input(1)
         self._inverse_temperature = g.input(1)
         self._penalties = [g.input(1), g.input(1)]
+        self._sums = g.input(N_STEPS, 1)
         self._said = g.input(config.codebook_size, 1)
         self._one = g.input(1, 1)
         stack = _Stack(g, weights, config)
@@ -172,6 +178,8 @@ class _FrameGraph:
         for i in range(N_STEPS):
             y = stack.forward(x)
             logits = g.linear(weights.head[i], g.rows(y, y.shape[0] - 1, y.shape[0]))
+            g.expand(g.copy(g.sum(logits), g.rows(self._sums, i, i + 1)))
+            logits = g.clamp(logits, -_LARGEST, _LARGEST)  # sorting a NaN would crash; clamping makes a number of it
             if way.penalized:
                 logits = self._penalized(g, logits)
             code = self._sampled(g, logits, g.rows(self._noise, i, i + 1))
@@ -203,6 +211,11 @@ class _FrameGraph:
         codes = np.empty(N_CODEBOOKS, np.int32)
         codes[0], codes[1:] = code0, g.array(self._codes)
         return Frame(codes, g.array(self._embedding)[0].copy())
+
+    @property
+    def logit_sums(self) -> NDArray[np.float32]:
+        """Of the last frame's heads [15, 1]: NaN or infinity in a logit shows here."""
+        return self._graph.array(self._sums)
 
     def _penalized(self, g: Graph, logits: Tensor) -> Tensor:
         """Codes already in this frame: logits below zero times the penalty, others divided by it."""

@@ -29,7 +29,7 @@ from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..schema import N_CODEBOOKS, CodecDecoderConfig
-from .layers import WeightLoader, causal_windows
+from .layers import WeightLoader, causal_windows, require_finite
 
 __all__ = ["CodecDecoder", "CodecState"]
 
@@ -127,6 +127,7 @@ class CodecDecoder:
 
     def __init__(self, model: MmprojFile, backend: Backend) -> None:
         self.config = model.decoder
+        self._file = model.file
         self._backend = backend
         self._weights = Weights(backend)
         self._load(WeightLoader(model.file, self._weights).at("a.gen.wav"))
@@ -144,7 +145,7 @@ class CodecDecoder:
     def decode(self, codes: NDArray[np.integer], state: CodecState) -> NDArray[np.float32]:
         """codes [T, 16] -> samples float32 [T * samples_per_frame] in [-1, 1], going on from `state`, which moves on.
 
-        Raises CodesError for codes outside the codebooks.
+        Raises CodesError for codes outside the codebooks, ModelFileError when weights turn out to be damaged.
         """
         rvq = self._quantized(check_codes(codes, self.config.codebook_size))
         self._bring_in(state)
@@ -152,7 +153,8 @@ class CodecDecoder:
         for i in range(len(rvq)):
             samples[i] = self._tail.run(self._front.run(rvq[i : i + 1], state.n_frames)[0])
             state.n_frames += 1
-        return samples.reshape(-1)
+        require_finite(samples, self._file, "codec decoder")
+        return np.clip(samples, -1, 1, out=samples).reshape(-1)
 
     def heard(self, codes: NDArray[np.integer]) -> CodecState:
         """The state after decoding codes [T, 16], but made much faster: what follows a reference clip starts from it.
@@ -391,7 +393,7 @@ class _Front(_Stateful):
 
 
 class _Tail(_Stateful):
-    """latent [latent] of one frame -> samples [samples_per_frame]"""
+    """latent [latent] of one frame -> samples [samples_per_frame], not yet clamped"""
 
     def __init__(self, net: CodecDecoder) -> None:
         super().__init__(net)
@@ -406,7 +408,7 @@ class _Tail(_Stateful):
             for unit in block.units:
                 x = self._residual(unit, x)
         x = self._conv(net._post_conv, self._snaked(net._post_snake, x, net._post_conv.k - 1))
-        self._samples = self._finish(g.clamp(g.reshape(x, net.samples_per_frame), -1.0, 1.0))
+        self._samples = self._finish(g.reshape(x, net.samples_per_frame))
 
     def run(self, latent: NDArray[np.float32]) -> NDArray[np.float32]:
         """The result is valid until the next run."""

@@ -29,7 +29,7 @@ from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..schema import N_CODEBOOKS
-from .layers import WeightLoader, causal_windows
+from .layers import WeightLoader, causal_windows, require_finite
 
 __all__ = ["CodecEncoder"]
 
@@ -83,6 +83,7 @@ class CodecEncoder:
     def __init__(self, model: MmprojFile, backend: Backend) -> None:
         assert model.encoder is not None
         self.config = model.encoder
+        self._file = model.file
         self._backend = backend
         self._weights = Weights(backend)
         self._load(WeightLoader(model.file, self._weights).at("a.codec_enc"))
@@ -94,7 +95,9 @@ class CodecEncoder:
 
     def encode(self, samples: FloatArray) -> NDArray[np.int32]:
         """samples [n] at 24 kHz, n >= 1 -> codes [ceil(n / samples_per_frame), 16]. Raises AudioError when empty."""
-        return self._nearest_codes(self.stages(samples)["projected"])
+        projected = self.stages(samples)["projected"]
+        require_finite(projected, self._file, "codec encoder")
+        return self._nearest_codes(projected)
 
     def stages(self, samples: FloatArray) -> dict[str, FloatArray]:
         """The outputs seanet, transformer, downsample and projected of this file's docstring."""
@@ -222,7 +225,8 @@ class CodecEncoder:
         g.allocate()
         g.array(seanet)[...] = features
         g.array(positions)[:] = np.arange(n)
-        g.array(mask)[...] = np.triu(np.full((n, n), -np.inf, np.float16), k=1)
+        for i, row in enumerate(g.array(mask)):  # in place: it is the largest thing here
+            row[: i + 1], row[i + 1 :] = 0, -np.inf
         g.compute()
         return {name: g.array(stage).copy() for name, stage in stages.items()}
 

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ModelFileError
 from ..ggml.graph import Graph, Tensor, Weights
 from ..ggml.rows import dequantize_rows
 from ..ggml.types import GgmlType
 from ..gguf_file import GgufFile
 from ..schema import Shape
 
-__all__ = ["WeightLoader", "causal_windows", "table_rows"]
+__all__ = ["WeightLoader", "causal_windows", "require_finite", "table_rows"]
 
 _TRANSPOSED_AT_ONCE = 32  # input channels: what a transposition reads stays in the cache
 
@@ -108,6 +109,14 @@ def table_rows(file: GgufFile, name: str, rows: NDArray[np.integer]) -> NDArray[
     info = file.info(name)
     blocks = file.blocks(name).reshape(-1, info.type.row_bytes(info.shape[-1]))
     return dequantize_rows(blocks[rows], info.type)
+
+
+def require_finite(values: NDArray[np.float32], file: GgufFile, net: str) -> None:
+    """Raises ModelFileError where a net's output is NaN or infinite, which only damaged weights make of sound input."""
+    if not np.isfinite(values).all():
+        raise ModelFileError(
+            f"{file.path}: the {net} computes no numbers any more: weights are damaged (inspect --verify finds which)"
+        )
 
 
 def causal_windows(g: Graph, padded: Tensor, k: int, stride: int = 1) -> Tensor:

@@ -26,7 +26,7 @@ from ..ggml.types import GgmlType
 from ..mel import HOP
 from ..model_files import MmprojFile
 from ..schema import SAMPLE_RATE_HZ
-from .layers import WeightLoader
+from .layers import WeightLoader, require_finite
 
 __all__ = ["SpeakerEncoder"]
 
@@ -64,6 +64,7 @@ class SpeakerEncoder:
     def __init__(self, model: MmprojFile, backend: Backend) -> None:
         assert model.speaker_encoder is not None
         self.config = c = model.speaker_encoder
+        self._file = model.file
         self._backend = backend
         self._weights = Weights(backend)
         load = WeightLoader(model.file, self._weights)
@@ -86,7 +87,9 @@ class SpeakerEncoder:
 
     def encode(self, mel: NDArray[np.float32]) -> NDArray[np.float32]:
         """mel [T, 128] (see mel.py) -> speaker vector [output]. Raises AudioError when T < `min_frames`."""
-        return self.stages(mel)["fc"]
+        vector = self.stages(mel)["fc"]
+        require_finite(vector, self._file, "speaker encoder")
+        return vector
 
     def stages(self, mel: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Every stage's output by its name in this file's docstring, the blocks' as block1 to block3."""

@@ -24,7 +24,7 @@ from ..ggml.graph import REPACKED_TYPES
 from ..ggml.types import GgmlType
 from ..model_files import TalkerFile
 from ..schema import CODEC_VOCABULARY
-from .layers import table_rows
+from .layers import require_finite, table_rows
 
 __all__ = ["Talker", "TalkerOutput", "TalkerSequence"]
 
@@ -124,7 +124,10 @@ class TalkerSequence:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context.pointer), False)
 
     def forward(self, embeddings: NDArray[np.float32]) -> TalkerOutput:
-        """embeddings [T, hidden], the next T positions -> the output at the last of them. Raises BackendError."""
+        """embeddings [T, hidden], the next T positions -> the output at the last of them.
+
+        Raises BackendError; ModelFileError when weights turn out to be damaged.
+        """
         assert self._context is not None, "the sequence is closed"
         # llama.cpp makes outputs for a whole batch or for none where hidden states are asked for, and an output is a
         # row of 155,008 logits: so all but the last position go first, silently.
@@ -132,7 +135,10 @@ class TalkerSequence:
         for start in range(0, last, _BATCH):
             self._decode(embeddings[start : min(start + _BATCH, last)], with_output=False)
         self._decode(embeddings[last:], with_output=True)
-        return self._context.output()
+        out = self._context.output()
+        for values in (out.hidden, out.logits):
+            require_finite(values, self._talker._file, "talker")
+        return out
 
     def _decode(self, embeddings: NDArray[np.float32], *, with_output: bool) -> None:
         assert self._context is not None
