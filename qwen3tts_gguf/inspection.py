@@ -1,4 +1,4 @@
-"""What `inspect` tells of a model, as plain data."""
+"""What `inspect` tells of a model, as plain data: what it is, and whether its tensors are those that were converted."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .gguf_file import GgufFile
+from .integrity import NOT_RECORDED, SOUND, verify_tensors
 from .model_files import MmprojFile, ModelFiles, TalkerFile
 from .schema import TALKER_ARCHITECTURE, Key
 from .vocabulary import Vocabulary
 
-__all__ = ["inspect_model"]
+__all__ = ["inspect_model", "verify_model"]
 
 _NUMBER = re.compile(r"\.\d+(?=\.)")
 
@@ -22,12 +23,41 @@ def inspect_model(path: Path) -> dict[str, Any]:
 
     Raises ModelFileError.
     """
+    return {
+        "files": [
+            _talker_report(half) if isinstance(half, TalkerFile) else _mmproj_report(half) for half in _halves(path)
+        ]
+    }
+
+
+def verify_model(path: Path) -> dict[str, Any]:
+    """The same, all tensors read -> {"files": [{"path", "groups"}], "problems": [..]}.
+
+    A problem is a sentence about a file: its tensors are not those that were converted, are not numbers, or cannot be
+    told because no digests were recorded. Raises ModelFileError for a file that is no half of a model.
+    """
+    files, problems = [], []
+    for half in _halves(path):
+        file = half.file
+        groups = [{**asdict(group), "verdict": group.verdict} for group in verify_tensors(file)]
+        files.append({"path": str(file.path), "groups": groups})
+        verdicts = {group["name"]: group["verdict"] for group in groups if group["verdict"] != SOUND}
+        if set(verdicts.values()) == {NOT_RECORDED} and len(verdicts) == len(groups):
+            problems.append(
+                f"{file.path}: holds numbers, but no sha256 to verify them by: made by another converter than "
+                "qwen3tts convert, or by an old one"
+            )
+        else:
+            problems += [f"{file.path}: {group}: {verdict}" for group, verdict in verdicts.items()]
+    return {"files": files, "problems": problems}
+
+
+def _halves(path: Path) -> list[TalkerFile | MmprojFile]:
     if path.is_dir():
         pair = ModelFiles(path)
-        return {"files": [_talker_report(pair.talker), _mmproj_report(pair.mmproj)]}
-    if GgufFile(path).text("general.architecture", "") == TALKER_ARCHITECTURE:
-        return {"files": [_talker_report(TalkerFile(path))]}
-    return {"files": [_mmproj_report(MmprojFile(path))]}
+        return [pair.talker, pair.mmproj]
+    is_talker = GgufFile(path).text("general.architecture", "") == TALKER_ARCHITECTURE
+    return [TalkerFile(path) if is_talker else MmprojFile(path)]
 
 
 def _talker_report(talker: TalkerFile) -> dict[str, Any]:

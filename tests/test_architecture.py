@@ -36,13 +36,14 @@ ROWS = (
     "  qwen3tts_convert.hub",
     "qwen3tts_convert.sources  qwen3tts_convert.section",
     "qwen3tts_convert.weights",
+    "qwen3tts_gguf.integrity",
     "qwen3tts_gguf.ggml.graph  qwen3tts_gguf.ggml.rows",
     "qwen3tts_gguf.ggml.api  qwen3tts_gguf.ggml",
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.model_files  qwen3tts_gguf.tokenizer  qwen3tts_gguf.vocabulary",
     "qwen3tts_gguf.llama_contract",
     "qwen3tts_gguf.gguf_file",
-    "qwen3tts_gguf.geometry  qwen3tts_gguf.spoken_text",
+    "qwen3tts_gguf.geometry  qwen3tts_gguf.spoken_text  qwen3tts_gguf.tensor_groups",
     "qwen3tts_gguf.voice_file  qwen3tts_gguf.audio  qwen3tts_gguf.codes  qwen3tts_gguf.mel  qwen3tts_gguf.sampling",
     "qwen3tts_gguf.schema",
     "qwen3tts_gguf.errors  qwen3tts_gguf.generation  qwen3tts_gguf.whole_file  qwen3tts_gguf.ggml.types",
@@ -51,7 +52,8 @@ LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules
 
 # What of qwen3tts_gguf the converter may use.
 OPEN_TO_CONVERT = {
-    f"qwen3tts_gguf.{name}" for name in ("schema", "geometry", "generation", "errors", "ggml.types", "ggml.rows")
+    f"qwen3tts_gguf.{name}"
+    for name in ("schema", "geometry", "generation", "tensor_groups", "errors", "ggml.types", "ggml.rows")
 }
 
 CLI = ("qwen3tts_gguf.cli", "qwen3tts_gguf.cli.")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from qwen3tts_gguf.errors import CheckpointError
 from qwen3tts_gguf.generation import GenerationDefaults
+from qwen3tts_gguf.geometry import problem
 from qwen3tts_gguf.schema import (
     CodecDecoderConfig,
     CodecEncoderConfig,
@@ -68,6 +69,8 @@ class Checkpoint:
         self.codec_tokens = codec_tokens(self.talker)
         self.tokenizer = read_tokenizer(folder, self.config.talker.text_vocabulary)
         require_template_tokens(self.model, self.tokenizer)
+        if len({*self.tokenizer.tokens, *self.codec_tokens}) < len(self.tokenizer.tokens) + len(self.codec_tokens):
+            raise CheckpointError(f"{folder}: two tokens have the same name, at which llama.cpp aborts")
         self.generation = self._generation()
         self.model_weights = Weights(folder)
         self.codec_weights = Weights(folder / "speech_tokenizer")
@@ -137,13 +140,17 @@ class Checkpoint:
         speaker = None
         if self.model_type == "base":
             speaker = speaker_encoder.config(self.model.section("speaker_encoder_config"), c.hidden)
-        return Configuration(
+        found = Configuration(
             talker=c,
             predictor=code_predictor.config(self.talker.section("code_predictor_config"), c.hidden),
             decoder=codec.decoder_config(self.codec.section("decoder_config")),
             encoder=codec.encoder_config(self.codec.section("encoder_config")),
             speaker=speaker,
         )
+        for part in vars(found).values():
+            if part is not None and (wrong := problem(part)):
+                raise CheckpointError(f"{self.folder}: {wrong}")
+        return found
 
     @property
     def _generation_file(self) -> Path:

@@ -70,13 +70,16 @@ def _general(writer: gguf.GGUFWriter, checkpoint: Checkpoint, name: str, kind: s
     """Name, size, licence and sampling, by the gguf package's own rules: from the model card and the name's parts."""
     writer.add_string("general.type", kind)
     try:
-        card = gguf.Metadata.load_model_card(checkpoint.folder)
-    except Exception as error:  # a YAML parser's, which is gguf's dependency and not ours
+        metadata = gguf.Metadata.apply_metadata_heuristic(
+            gguf.Metadata(),
+            gguf.Metadata.load_model_card(checkpoint.folder),
+            dict(checkpoint.model.values),
+            Path(name),
+            n_parameters,
+        )
+    except Exception as error:  # a YAML parser's, which is gguf's dependency and not ours; or gguf trusts a wrong kind
         reason = str(error).split("\n")[0]
         raise CheckpointError(f"{checkpoint.folder / 'README.md'}: its metadata cannot be read: {reason}") from error
-    metadata = gguf.Metadata.apply_metadata_heuristic(
-        gguf.Metadata(), card, dict(checkpoint.model.values), Path(name), n_parameters
-    )
     metadata.name = metadata.name or name
     metadata.size_label = metadata.size_label or gguf.size_label(n_parameters, n_parameters, 0, 0)
     defaults, given = checkpoint.generation_defaults, checkpoint.generation.values

@@ -10,6 +10,8 @@ from qwen3tts_gguf.errors import CheckpointError
 
 __all__ = ["Section"]
 
+_MAX_NUMBER = 1 << 24  # no size or base of an honest configuration comes near
+
 
 class Section:
     """One object of a configuration file; `where` is its file and the keys that lead to it."""
@@ -25,7 +27,7 @@ class Section:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: no such file; is this the folder of a Qwen3-TTS checkpoint?") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
         if not isinstance(values, dict):
             raise CheckpointError(f"{path}: a JSON object is wanted")
@@ -40,46 +42,50 @@ class Section:
         missing or null has it by default."""
         value = self.values.get(key)
         if value is not None and value != wanted:
-            raise self.error(key, f"is {value!r}, only {wanted!r} can be converted" + (f" ({why})" if why else ""))
+            raise self.error(
+                key, f"is {_short(value)}, only {wanted!r} can be converted" + (f" ({why})" if why else "")
+            )
 
     def section(self, key: str) -> Section:
         value = self._get(key)
         if not isinstance(value, dict):
-            raise self.error(key, f"is {value!r}, not an object")
+            raise self.error(key, f"is {_short(value)}, not an object")
         return Section(value, f"{self.where}: {key}")
 
     def text(self, key: str) -> str:
         value = self._get(key)
         if not isinstance(value, str):
-            raise self.error(key, f"is {value!r}, not a string")
+            raise self.error(key, f"is {_short(value)}, not a string")
         return value
 
     def integer(self, key: str, default: int | None = None) -> int:
         """A positive integer."""
         value = self._get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise self.error(key, f"is {value!r}, not a positive integer")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_NUMBER:
+            raise self.error(key, f"is {_short(value)}, not a positive integer")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         """A positive number."""
         value = self._get(key, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-            raise self.error(key, f"is {value!r}, not a positive number")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < _MAX_NUMBER:
+            raise self.error(key, f"is {_short(value)}, not a positive number")
         return float(value)
 
     def integers(self, key: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """A list of positive integers."""
         value = self._get(key, default)
-        if not isinstance(value, (list, tuple)) or not all(type(item) is int and item > 0 for item in value):
-            raise self.error(key, f"is {value!r}, not a list of positive integers")
+        if not isinstance(value, (list, tuple)) or not all(
+            type(item) is int and 0 < item < _MAX_NUMBER for item in value
+        ):
+            raise self.error(key, f"is {_short(value)}, not a list of positive integers")
         return tuple(value)
 
     def ids(self, key: str) -> dict[str, int]:
         """An object of names and token ids; missing or null is empty."""
         value = self.values.get(key) or {}
         if not isinstance(value, dict) or not all(type(item) is int and item >= 0 for item in value.values()):
-            raise self.error(key, f"is {value!r}, not an object of token ids")
+            raise self.error(key, f"is {_short(value)}, not an object of token ids")
         return value
 
     def objects(self, key: str) -> list[Section]:
@@ -94,3 +100,9 @@ class Section:
         if value is None and default is None:
             raise self.error(key, "is missing")
         return default if value is None else value
+
+
+def _short(value: object) -> str:
+    """For a message of one line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

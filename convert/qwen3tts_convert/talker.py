@@ -50,13 +50,16 @@ def config(talker: Section) -> TalkerConfig:
     rope = talker.section("rope_scaling")
     rope.expect("rope_type", "default")
     rope.expect("type", "default")
+    head_dim = talker.integer("head_dim")
+    if sum(rope.integers("mrope_section")) != head_dim // 2 or len(rope.integers("mrope_section")) != 3:
+        raise rope.error("mrope_section", f"does not share out the {head_dim // 2} turns of a head")
     return TalkerConfig(
         n_layers=talker.integer("num_hidden_layers"),
         hidden=talker.integer("hidden_size"),
         ffn=talker.integer("intermediate_size"),
         n_heads=talker.integer("num_attention_heads"),
         n_kv_heads=talker.integer("num_key_value_heads"),
-        head_dim=talker.integer("head_dim"),
+        head_dim=head_dim,
         rope_theta=talker.number("rope_theta"),
         rms_eps=talker.number("rms_norm_eps"),
         context_length=talker.integer("max_position_embeddings"),

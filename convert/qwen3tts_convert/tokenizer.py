@@ -29,6 +29,9 @@ TEMPLATE_TOKENS = {
 }
 
 
+MAX_ROWS = 1 << 20
+
+
 class TokenType(IntEnum):
     """llama.cpp's kinds of tokens (include/llama.h, enum llama_token_type)."""
 
@@ -72,6 +75,8 @@ def read_tokenizer(folder: Path, n_rows: int) -> Tokenizer:
     Reads vocab.json, merges.txt and tokenizer_config.json; tokenizer.json where there is no vocab.json. Types are as
     in llama.cpp's converter (conversion/base.py, get_vocab_base). Raises CheckpointError.
     """
+    if n_rows > MAX_ROWS:
+        raise CheckpointError(f"{folder}: a text embedding of {n_rows} rows; no tokenizer needs more than {MAX_ROWS}")
     settings = Section.read(folder / "tokenizer_config.json")
     if settings.values.get("tokenizer_class", "Qwen2Tokenizer") not in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
         raise settings.error("tokenizer_class", f"is {settings.values['tokenizer_class']!r}, not 'Qwen2Tokenizer'")

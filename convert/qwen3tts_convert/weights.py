@@ -25,7 +25,7 @@ FloatArray = NDArray[np.float32]
 
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _DERIVED = ".rotary_emb.inv_freq"  # follows from the configuration; transformers used to save it
-_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_MAX_HEADER_BYTES = 1 << 24  # a hundred times that of the largest checkpoint; as Python objects it grows twentyfold
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,9 @@ class Weights(Mapping[str, FloatArray]):
         try:
             weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
             shards = sorted(set(weight_map.values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if not all(Path(shard).name == shard for shard in shards):  # nothing outside the folder is opened
+                raise ValueError("it names files elsewhere")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{index}: not an index of safetensors files ({error!r})") from error
         self.files.append(index)
         for shard in shards:
@@ -130,6 +132,8 @@ class Weights(Mapping[str, FloatArray]):
             try:
                 shape, (start, stop) = tuple(fields["shape"]), fields["data_offsets"]
                 dtype = str(fields["dtype"])
+                if not all(type(number) is int and 0 <= number < 1 << 63 for number in (*shape, start, stop)):
+                    raise ValueError("sizes are whole numbers")
                 itemsize = np.dtype(_DTYPES[dtype]).itemsize if dtype in _DTYPES else None
                 sound = 0 <= start <= stop and (itemsize is None or stop - start == prod(shape) * itemsize)
             except (KeyError, TypeError, ValueError) as error:
@@ -148,13 +152,15 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     """Header without its metadata, offset of the data and its size in bytes."""
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise ValueError("not a file")
         with path.open("rb") as file:
             n_bytes = int.from_bytes(file.read(8), "little")
             text = file.read(n_bytes) if n_bytes <= min(size, _MAX_HEADER_BYTES) else b""
         header = json.loads(text)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a safetensors file; fetch it again (git clone needs git-lfs)") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: not a safetensors file")

@@ -1,16 +1,18 @@
 """Writing GGUF files tensor by tensor, in blocks of rows, so that memory stays small and a failure leaves nothing.
 
-The files of a pair get temporary names in their folder and take their own only when all are complete and on disk.
+The files of a pair get temporary names in their folder and take their own only when all are complete and on disk. The
+digests of the tensors' groups are keys, which come before the tensors: placeholders keep their place until then.
 Blocks are read in order by one thread, encoded by several, and written in order.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from numpy.typing import NDArray
 from qwen3tts_gguf.errors import CheckpointError, ModelFileError
 from qwen3tts_gguf.ggml.rows import quantize_rows
 from qwen3tts_gguf.ggml.types import GgmlType
+from qwen3tts_gguf.schema import Key
+from qwen3tts_gguf.tensor_groups import GroupDigests, group_of
 
 from .sources import Source
 from .weights import FloatArray
@@ -85,6 +89,8 @@ def write_files(drafts: Sequence[Draft], on_bytes: Callable[[Path, int], None]) 
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
             raise ModelFileError(f"{writing} cannot be written: {reason}") from error
+        if isinstance(error, UnicodeEncodeError):
+            raise CheckpointError(f"{writing}: the checkpoint holds text that is not valid Unicode") from error
         raise
 
 
@@ -100,6 +106,10 @@ def _write(draft: Draft, part: Path, on_bytes: Callable[[Path, int], None]) -> N
     for tensor in draft.tensors:
         raw_type = gguf.GGMLQuantizationType(tensor.type)
         writer.add_tensor_info(tensor.name, tensor.source.shape, np.dtype(np.float32), tensor.n_bytes, raw_type)
+    places = {group: _placeholder(group) for group in dict.fromkeys(group_of(tensor.name) for tensor in draft.tensors)}
+    writer.add_array(Key.GROUP_NAMES, list(places))
+    writer.add_array(Key.GROUP_SHA256, list(places.values()))
+    digests = GroupDigests()
     try:
         writer.write_header_to_file(part)
         writer.write_kv_data_to_file()
@@ -107,34 +117,54 @@ def _write(draft: Draft, part: Path, on_bytes: Callable[[Path, int], None]) -> N
         assert writer.fout is not None
         file = writer.fout[0]
         start = 0
-        for is_first, block in _encoded(draft.tensors):
-            if is_first:  # a tensor starts at a multiple of the alignment
+        for first_of, block in _encoded(draft.tensors):
+            if first_of:  # a tensor starts at a multiple of the alignment
                 writer.write_padding(file, file.tell())
                 start = start or file.tell()
+                digests.begin(first_of.name, first_of.type, first_of.source.shape)
             file.write(block.data)
+            digests.update(block.data)
             on_bytes(draft.path, block.nbytes)
         writer.write_padding(file, file.tell())
         padded = sum(gguf.GGUFWriter.ggml_pad(tensor.n_bytes, writer.data_alignment) for tensor in draft.tensors)
         assert file.tell() == start + padded, "a source gave fewer or more rows than its shape has"
         file.flush()
-        os.fsync(file.fileno())
     finally:
         with suppress(OSError):  # closing flushes once more: on a full disk it fails again
             writer.close()
+    _fill_in(part, start, {places[group]: digest for group, digest in digests.hexdigests().items()})
 
 
-def _encoded(tensors: Sequence[Tensor]) -> Iterator[tuple[bool, NDArray[np.uint8]]]:
-    """Every block of every tensor in order, with whether it is the first of its tensor."""
-    pending: deque[tuple[bool, Future[NDArray[np.uint8]]]] = deque()
+def _placeholder(group: str) -> str:
+    """As long as a digest, and nowhere else in a file."""
+    return hashlib.sha256(f"the digest of {group}, not known yet".encode()).hexdigest()
+
+
+def _fill_in(path: Path, n_header: int, digests: Mapping[str, str]) -> None:
+    """Put the digests where their placeholders are, in the file's first `n_header` bytes, and all on the disk."""
+    with path.open("r+b") as file:
+        header = file.read(n_header)
+        for placeholder, digest in digests.items():
+            assert header.count(placeholder.encode()) == 1, placeholder
+            header = header.replace(placeholder.encode(), digest.encode())
+        file.seek(0)
+        file.write(header)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _encoded(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor | None, NDArray[np.uint8]]]:
+    """Every block of every tensor in order, the first with its tensor."""
+    pending: deque[tuple[Tensor | None, Future[NDArray[np.uint8]]]] = deque()
     with ThreadPoolExecutor(N_THREADS, "encode") as pool:
         for tensor in tensors:
             for i, rows in enumerate(tensor.source.blocks()):
-                pending.append((i == 0, pool.submit(_encode, rows, tensor)))
+                pending.append((None if i else tensor, pool.submit(_encode, rows, tensor)))
                 if len(pending) > 2 * N_THREADS:
-                    is_first, block = pending.popleft()
-                    yield is_first, block.result()
-        for is_first, block in pending:
-            yield is_first, block.result()
+                    first_of, block = pending.popleft()
+                    yield first_of, block.result()
+        for first_of, block in pending:
+            yield first_of, block.result()
 
 
 def _encode(rows: FloatArray, tensor: Tensor) -> NDArray[np.uint8]:
