@@ -60,8 +60,8 @@ def _talker(c: TalkerConfig) -> Iterator[str]:
 
 def _code_predictor(c: CodePredictorConfig) -> Iterator[str]:
     yield from _attention(c, MAX_NET_LAYERS)
-    if c.codebook_size != CODEBOOK_SIZE:
-        yield f"the code predictor has codebooks of {c.codebook_size}, not {CODEBOOK_SIZE}"
+    if not 1 <= c.codebook_size <= CODEBOOK_SIZE:
+        yield f"the code predictor has codebooks of {c.codebook_size}, not of up to {CODEBOOK_SIZE}"
     if not c.projected and c.hidden != c.talker_hidden:
         yield f"the code predictor is {c.hidden} wide, the talker {c.talker_hidden}, and nothing projects between them"
 
@@ -99,8 +99,8 @@ def _heads_fit(n_heads: int, width: int) -> bool:
 def _codec(half: str, n_layers: int, codebook_size: int, strides: tuple[int, ...], n_samples: int) -> Iterator[str]:
     if not 1 <= n_layers <= MAX_NET_LAYERS:
         yield f"the codec {half} cannot have {n_layers} layers"
-    if codebook_size != CODEBOOK_SIZE:
-        yield f"the codec {half} has codebooks of {codebook_size}, not {CODEBOOK_SIZE}"
+    if not 1 <= codebook_size <= CODEBOOK_SIZE:
+        yield f"the codec {half} has codebooks of {codebook_size}, not of up to {CODEBOOK_SIZE}"
     if len(strides) > _MAX_STRIDES or n_samples != SAMPLES_PER_FRAME:
         yield f"the codec {half} has frames of {n_samples} samples, not {SAMPLES_PER_FRAME}"
 

@@ -46,6 +46,7 @@ N_CODEBOOKS = 16
 
 SAMPLES_PER_FRAME = 1920
 CODEBOOK_SIZE = 2048
+"""Of the released models; the room for codes below the control tokens. Smaller ones can be."""
 
 # llama.cpp hard-codes the width of the talker's output for this architecture (src/models/qwen3vl.cpp).
 CODEC_VOCABULARY = 3072

@@ -93,11 +93,13 @@ class Vocabulary:
         """Language name -> codec token, dialects included."""
         self.speakers = _speakers(file, codec, self.languages)
         """Speaker name -> preset."""
-        self.suppressed = [i for i in _NOT_CODES if i != self.codec.eos]
+        control = {i for i in _NOT_CODES if i != self.codec.eos}
+        self.suppressed = sorted({token - n_text for token in file.integers("tokenizer.ggml.suppress_tokens")} or control)
         """Codec tokens the talker must never say: all that are neither codes nor end of speech."""
-        named = file.integers("tokenizer.ggml.suppress_tokens")
-        if named and {token - n_text for token in named} != {*self.suppressed}:
-            raise ModelFileError(f"{file.path}: it suppresses other tokens than the codec's control tokens")
+        self.n_codes = CODEC_VOCABULARY - len(self.suppressed) - 1
+        """Codes the talker may say are 0 to here."""
+        if self.n_codes < 1 or self.suppressed != sorted({*range(self.n_codes, CODEC_VOCABULARY), *control} - {self.codec.eos}):
+            raise ModelFileError(f"{file.path}: it suppresses other tokens than those that are no codes")
 
     def spoken_languages(self) -> list[str]:
         """What `language_id` accepts by name, "auto" first."""

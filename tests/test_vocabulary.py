@@ -153,3 +153,11 @@ def test_tables_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ModelFileError, match=message):
         changed(file, tokens, **keys)
+
+
+def test_a_model_of_smaller_codebooks_suppresses_the_codes_it_has_not(file: GgufFile, tokens: list[str]) -> None:
+    n_text, end = len(tokens) - 3072, tokens.index("<|codec_eos_token|>")
+    named = [i for i in range(n_text + 64, len(tokens)) if i != end]
+    vocabulary = changed(file, tokens, **{"tokenizer.ggml.suppress_tokens": named})
+    assert vocabulary.n_codes == 64
+    assert vocabulary.suppressed == [i - n_text for i in named]

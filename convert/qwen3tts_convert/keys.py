@@ -28,8 +28,6 @@ from .tokenizer import TokenType
 __all__ = ["mmproj_keys", "talker_keys"]
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION of ggml.h
-N_SUPPRESSED = 1024
-"""The last rows of the codec's vocabulary are control tokens, never sampled but for the end."""
 
 
 def talker_keys(
@@ -110,7 +108,8 @@ def _sampled_tokens(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
     """Which tokens of [text | codec] may come out: the codes and the end."""
     c = checkpoint.config.talker
     end = c.text_vocabulary + checkpoint.talker.integer("codec_eos_token_id")
-    suppressed = [i for i in range(c.vocabulary - N_SUPPRESSED, c.vocabulary) if i != end]
+    n_codes = checkpoint.config.predictor.codebook_size
+    suppressed = [i for i in range(c.text_vocabulary + n_codes, c.vocabulary) if i != end]
     writer.add_array("tokenizer.ggml.suppress_tokens", suppressed)
     writer.add_uint32("tokenizer.ggml.eos_token_id", end)
     writer.add_bool("tokenizer.ggml.add_eos_token", False)

@@ -20,7 +20,7 @@ import typer
 
 from ..errors import Error, QualityWarning
 from . import benching, codec, converting, inspecting, speaking, voices
-from .console import stderr, stdout
+from .console import printable, stderr, stdout
 
 __all__ = ["app", "main"]
 
@@ -64,7 +64,10 @@ def main() -> NoReturn:
     except Error as error:
         if "--debug" in sys.argv[1:]:
             raise
-        stderr.print(f"error: {error}", markup=False, soft_wrap=True)
+        stderr.print(f"error: {printable(str(error))}", markup=False, soft_wrap=True)
+        sys.exit(_EXIT_ERROR)
+    except MemoryError:
+        stderr.print("error: there is not enough memory for this", soft_wrap=True)
         sys.exit(_EXIT_ERROR)
     except BrokenPipeError:  # the reader of our output has gone; so do we
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,7 +75,7 @@ def main() -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    stderr.print(f"warning: {message}", markup=False, soft_wrap=True)
+    stderr.print(f"warning: {printable(str(message))}", markup=False, soft_wrap=True)
 
 
 def _show_version(wanted: bool) -> None:
