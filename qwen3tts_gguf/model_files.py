@@ -139,8 +139,6 @@ class MmprojFile:
         sizes = {part.codebook_size for part in (self.predictor, self.decoder, self.encoder) if part}
         if len(sizes) > 1:
             raise ModelFileError(f"{path}: its parts have codebooks of different sizes: {sorted(sizes)}")
-        if any(half and half.codebook_size != self.predictor.codebook_size for half in (self.decoder, self.encoder)):
-            raise ModelFileError(f"{path}: its code predictor and its codec have codebooks of different sizes")
         _check_tensors(file, schema.code_predictor_tensors(self.predictor))
         _check_tensors(file, schema.codec_decoder_tensors(self.decoder))
         if self.encoder:

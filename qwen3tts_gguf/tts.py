@@ -30,6 +30,7 @@ from .codes import check_codes
 from .errors import OptionError, TextError
 from .generation import GenerationDefaults
 from .ggml.graph import Backend
+from .memory import require_room
 from .model_files import ModelFiles
 from .nets.code_predictor import CodePredictor
 from .nets.codec_decoder import CodecDecoder, CodecState
@@ -98,13 +99,23 @@ class SpeechOptions:
 class TTS:
     """A model, loaded. Usable from several threads: their frames take turns.
 
-    path: the talker's .gguf or a folder with one pair. Raises ModelFileError, BackendError.
+    path: the talker's .gguf or a folder with one pair. check_memory: refuse a model that plainly does not fit into what
+    is free (memory.py). Raises ModelFileError, BackendError.
     """
 
-    def __init__(self, path: str | Path, *, mmproj: str | Path | None = None, n_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        mmproj: str | Path | None = None,
+        n_threads: int | None = None,
+        check_memory: bool = False,
+    ) -> None:
         if n_threads is not None and n_threads < 1:
             raise OptionError(f"n_threads must be at least 1, not {n_threads}")
         files = ModelFiles(Path(path), Path(mmproj) if mmproj else None)
+        if check_memory:
+            require_room(files)
         n_threads = n_threads or default_threads()
         backend = Backend(n_threads)
         self.name = files.talker.name

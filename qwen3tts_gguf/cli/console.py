@@ -23,6 +23,7 @@ __all__ = [
     "ThreadsOption",
     "VoicesOption",
     "output_target",
+    "printable",
     "progress",
     "require_npy",
     "save_array",
@@ -38,7 +39,9 @@ DEFAULT_MODELS = Path("models")
 
 ModelOption = Annotated[
     Path,
-    typer.Option("--model", "-m", envvar="QWEN3TTS_MODEL", help="The talker's .gguf, or a folder that holds one pair."),
+    typer.Option(
+        "--model", "-m", envvar="QWEN3TTS_MODEL", help="The talker's .gguf, a folder that holds one pair, or nano."
+    ),
 ]
 MmprojOption = Annotated[Path | None, typer.Option(help="The mmproj half, if it is not beside the talker.")]
 OutputOption = Annotated[
@@ -50,6 +53,11 @@ VoicesOption = Annotated[
     Path | None,
     typer.Option("--voices", envvar="QWEN3TTS_VOICES", help="Where voices are kept. Default: a folder of the user's."),
 ]
+
+
+def printable(text: str) -> str:
+    """One line, without what a file or an argument could say to the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 @contextmanager

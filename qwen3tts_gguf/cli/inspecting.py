@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import ModelFileError
-from .console import DEFAULT_MODELS, stdout
+from .console import DEFAULT_MODELS, printable, stdout
 
 __all__ = ["inspect"]
 
@@ -43,7 +43,7 @@ def inspect(
         )
         for key, value in file["facts"].items():
             text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            facts.add_row(key, escape(text))
+            facts.add_row(key, escape(printable(text)))
         stdout.print(facts)
         tensors = Table("tensors", "type", "count", "MB", box=None, padding=(0, 2, 0, 0))
         for group in file["tensors"]:

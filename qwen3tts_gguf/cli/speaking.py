@@ -82,6 +82,7 @@ def speak(
     sub_top_p: Annotated[float | None, typer.Option(help="1 keeps all.")] = None,
     sub_repetition_penalty: Annotated[float | None, typer.Option(help="1, the default, is none.")] = None,
     threads: ThreadsOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Load a model for which memory seems too small.")] = False,
     codes: Annotated[Path | None, typer.Option(help="Also save the codes: .npy, int32, frames x 16.")] = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -115,7 +116,7 @@ def speak(
         sub_temperature=sub_temperature, sub_top_k=sub_top_k, sub_top_p=sub_top_p,
         sub_repetition_penalty=sub_repetition_penalty,
     )  # fmt: skip
-    tts = TTS(model, mmproj=mmproj, n_threads=threads)
+    tts = TTS(model, mmproj=mmproj, n_threads=threads, check_memory=not force)
     chosen = chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
     chosen = _with_words(chosen, speaker, instruct)
     loaded = time.perf_counter()

@@ -1,0 +1,87 @@
+"""Whether a model fits into memory, told before it is loaded.
+
+Both files are mapped, so a model too large does not fail: it is read from the disk again for every frame, or the system
+ends the process. What is counted is what speaking touches over and over: the weights but the token table and the
+encoders, the talker's keys and values, and what any process of this kind takes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from .errors import BackendError
+from .ggml.types import GgmlType
+from .gguf_file import GgufFile
+from .model_files import ModelFiles
+
+__all__ = ["available_bytes", "needed_bytes", "require_room"]
+
+_PROCESS_BYTES = 180 << 20
+"""Python, the libraries, vocabulary and merges, graphs and their buffers: measured with the 0.6B."""
+_POSITIONS = 512
+"""Of the talker's keys and values: a sentence or two with a reference."""
+_NOT_SPOKEN_WITH = ("token_embd", "a.codec_enc", "a.blk", "a.conv", "a.asp", "mm.a")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def require_room(files: ModelFiles) -> None:
+    """Raises BackendError when the model plainly does not fit into what memory is free."""
+    needed, available = needed_bytes(files), available_bytes()
+    if needed > available:
+        raise BackendError(
+            f"{files.talker.file.path}: speaking with this model takes about {needed / 1e9:.1f} GB of memory, and "
+            f"{available / 1e9:.1f} GB are free: take a smaller --type or model, or try it anyway with --force"
+        )
+
+
+def needed_bytes(files: ModelFiles) -> int:
+    """About what speaking takes, measured within a tenth of it for the released sizes."""
+    c = files.talker.config
+    exact = files.talker.file.info("blk.0.attn_k.weight").type == GgmlType.F32
+    kv = 2 * c.n_layers * _POSITIONS * c.n_kv_heads * c.head_dim * (4 if exact else 2)
+    weights = sum(_spoken_with(file) for file in (files.talker.file, files.mmproj.file))
+    return weights + kv + _PROCESS_BYTES
+
+
+def _spoken_with(file: GgufFile) -> int:
+    return sum(info.n_bytes for name, info in file.tensors.items() if not name.startswith(_NOT_SPOKEN_WITH))
+
+
+def available_bytes() -> int:
+    """What the system could give without swapping, or less where a control group says so."""
+    return min([int(psutil.virtual_memory().available), *_left_in_cgroups()])
+
+
+def _left_in_cgroups(root: Path = _CGROUPS, process: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """What this process's control groups, and those above them, have left; files cached for them can go. Linux only."""
+    try:
+        lines = process.read_text().splitlines()
+    except OSError:
+        return []
+    left = []
+    for line in lines:  # "hierarchy:controllers:/path", version 2 without controllers
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top = root / controllers
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top):
+                left += _left_in(folder)
+    return left
+
+
+def _left_in(group: Path) -> list[int]:
+    for limit, used, cached in (
+        ("memory.max", "memory.current", ("active_file", "inactive_file")),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
+    ):
+        try:
+            most = int((group / limit).read_text())
+            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            return [most - int((group / used).read_text()) + sum(int(statistics[name]) for name in cached)]
+        except (OSError, ValueError, KeyError):  # another version, or "max": no limit
+            continue
+    return []
