@@ -1,0 +1,57 @@
+"""Writes what ships beside the two GGUF files: reference clips, held-out sentences, the judge of voices.
+
+voices/NAME.flac, NAME.txt   one clip a voice, of the corpus' own speech
+held_out.json                sentences nobody trained on, each with a voice and how long espeak-ng takes over it
+judge.npz                    see judge.py
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from codec import Corpus
+from judge import VoiceJudge
+from settings import FRAME, RATE, SEED, VOICES
+
+NANO = Path(__file__).parents[1]
+_CLIP_SECONDS = (2.6, 3.6)
+_BEGINNINGS = ("The weather", "It is", "Today is", "There are", "Good", "Your code", "Hello", "Thank you")
+_JUDGED = 80  # utterances a voice
+
+
+def _makes_a_clip(item: dict) -> bool:
+    """A sentence written as one, of about three seconds."""
+    text, seconds = item["text"], item["samples"] / RATE
+    return (
+        text.startswith(_BEGINNINGS) and text.endswith((".", "?")) and _CLIP_SECONDS[0] <= seconds <= _CLIP_SECONDS[1]
+    )
+
+
+def main() -> None:
+    corpus, rng = Corpus(), random.Random(SEED)
+    folder = NANO / "voices"
+    folder.mkdir(exist_ok=True)
+
+    def sound(item: dict) -> np.ndarray:
+        return np.asarray(corpus.wave[item["first"] : item["first"] + item["samples"]])
+
+    of_voice = {v: [i for i in corpus.train if i["voice"] == v] for v in VOICES}
+    for voice, items in of_voice.items():
+        clip = rng.choice([i for i in items if _makes_a_clip(i)])
+        soundfile.write(folder / f"{voice}.flac", sound(clip), RATE)
+        (folder / f"{voice}.txt").write_text(clip["text"] + "\n")
+    held = [dict(text=i["text"], voice=i["voice"], seconds=i["samples"] // FRAME * FRAME / RATE) for i in corpus.held]
+    (NANO / "held_out.json").write_text("[\n" + ",\n".join(json.dumps(h) for h in held) + "\n]\n")
+    speech = {v: [sound(i).astype(np.float32) / 32768 for i in items[-_JUDGED:]] for v, items in of_voice.items()}
+    judge = VoiceJudge.fitted(speech)
+    judge.save(NANO / "judge.npz")
+    right = [judge.voice(sound(i).astype(np.float32) / 32768) == i["voice"] for i in corpus.held]
+    print(f"the judge names {np.mean(right):.1%} of espeak-ng's held-out sentences rightly")
+
+
+if __name__ == "__main__":
+    main()
