@@ -18,7 +18,7 @@ from .errors import AudioError
 from .schema import SAMPLE_RATE_HZ
 from .whole_file import whole_file
 
-__all__ = ["AudioSink", "open_sink", "origin", "read_audio", "resample"]
+__all__ = ["MAX_SECONDS", "AudioSink", "open_sink", "origin", "read_audio", "resample", "sample_problem"]
 
 _FORMATS = {
     ".wav": ("WAV", "PCM_16"),
@@ -28,6 +28,12 @@ _FORMATS = {
 }
 _LENGTH_UNKNOWN = 0xFFFF_FFFF
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
+_LOUDEST = 10.0  # floating point may pass full scale a little; far beyond, it was meant in other units
+_BLOCK_VALUES = 1 << 18
+_HASH_BYTES = 1 << 20
+
+MAX_SECONDS = 600
+"""The longest clip that is taken: a codec encoder's memory grows with its square."""
 
 
 class AudioSink(Protocol):
@@ -38,40 +44,77 @@ class AudioSink(Protocol):
 
 
 def read_audio(path: Path) -> NDArray[np.float32]:
-    """A file's sound as mono float32 samples at 24 kHz. Raises AudioError."""
+    """A file's sound as mono float32 samples at 24 kHz. Raises AudioError.
+
+    It is read block by block, so memory follows what is there and not what a header claims.
+    """
+    if path.exists() and not path.is_file():  # a pipe, which could not be read twice
+        raise AudioError(f"{path}: not an audio file, but a folder or a pipe")
     try:
-        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            rate_hz = int(file.samplerate)
+            _require_rate(rate_hz)
+            samples = _mono(file, MAX_SECONDS * rate_hz)
+        if problem := sample_problem(samples):
+            raise AudioError(problem)
+        return resample(samples, rate_hz)
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file") from None
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
         if not path.exists():
             raise AudioError(f"{path}: no such file") from None
         reason = str(error).removeprefix(f"Error opening {str(path)!r}: ")
-        raise AudioError(f"{path}: not an audio file that can be read ({reason})") from None
-    if not len(samples):
-        raise AudioError(f"{path}: holds no sound")
+        raise AudioError(
+            f"{path}: not an audio file that can be read ({reason}); of a video save the sound alone, as WAV or FLAC"
+        ) from None
+
+
+def _mono(file: soundfile.SoundFile, most: int) -> NDArray[np.float32]:
+    """The mean of the channels [n]."""
+    blocks, n_frames = [], max(1, _BLOCK_VALUES // file.channels)
+    while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
+        blocks.append(block.mean(axis=1))
+        most -= len(block)
+        if most < 0:
+            raise AudioError(f"lasts longer than {MAX_SECONDS / 60:.0f} minutes: cut out what is needed")
+    if not blocks:
+        raise AudioError("holds no sound")
+    return np.concatenate(blocks)
+
+
+def sample_problem(samples: NDArray[np.float32]) -> str | None:
+    """What keeps samples from being sound, as the end of a sentence."""
     if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: holds samples that are not numbers (NaN or infinity)")
-    try:
-        return resample(samples.mean(axis=1), rate_hz)
-    except AudioError as error:
-        raise AudioError(f"{path}: {error}") from None
+        return "holds samples that are not numbers (NaN or infinity)"
+    if (peak := float(np.abs(samples).max(initial=0.0))) > _LOUDEST:
+        return f"holds samples of up to {peak:g}, where 1 is full scale"
+    return None
 
 
 def origin(path: Path) -> tuple[int, str]:
     """A readable file's own sample rate, and the sha256 of its bytes."""
-    return int(soundfile.info(path).samplerate), hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BYTES):
+            digest.update(block)
+    return int(soundfile.info(path).samplerate), digest.hexdigest()
 
 
 def resample(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
     """samples [n] at `rate_hz` -> at 24 kHz, as the reference does it (soxr, HQ, length rounded up)."""
     if rate_hz == SAMPLE_RATE_HZ:
         return samples
-    if not _MIN_RATE_HZ <= rate_hz <= _MAX_RATE_HZ:
-        raise AudioError(f"a sample rate of {rate_hz} Hz is outside {_MIN_RATE_HZ}..{_MAX_RATE_HZ}")
+    _require_rate(rate_hz)
     n = -(-len(samples) * SAMPLE_RATE_HZ // rate_hz)
     resampled = np.asarray(soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ, quality="HQ"), np.float32)
     return np.pad(resampled[:n], (0, max(0, n - len(resampled))))
+
+
+def _require_rate(rate_hz: int) -> None:
+    if not _MIN_RATE_HZ <= rate_hz <= _MAX_RATE_HZ:
+        raise AudioError(f"a sample rate of {rate_hz} Hz is outside {_MIN_RATE_HZ}..{_MAX_RATE_HZ}")
 
 
 @contextmanager

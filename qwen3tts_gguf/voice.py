@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import origin, read_audio, resample
+from .audio import origin, read_audio, resample, sample_problem
 from .errors import AudioError, OptionError, QualityWarning
 from .ggml.graph import Backend
 from .ggml.types import GgmlType
@@ -37,6 +37,8 @@ MAX_REFERENCE_SECONDS = 30.0
 _SECONDS_PER_LETTER = (0.02, 0.4)
 """Speech takes about 0.07 s a Latin letter and 0.25 s a Chinese one; far outside, clip and transcript do not fit."""
 _SILENCE = 1e-4
+_FULL_SCALE, _CLIPPED_SHARE = 0.999, 0.002
+_OFFSET = 0.05
 _FRAME_RATE_HZ = 12.5
 
 Value = TypeVar("Value", bound=np.generic)
@@ -164,14 +166,15 @@ class VoiceEncoder:
         """samples [n] at 24 kHz -> Voice. Raises AudioError, OptionError; warns of what will not sound well."""
         if samples.ndim != 1:
             raise AudioError(f"the reference must be one channel of samples [n], not {list(samples.shape)}")
-        if not np.isfinite(samples).all():
-            raise AudioError("the reference holds samples that are not numbers (NaN or infinity)")
-        if not np.abs(samples).max(initial=0.0) > _SILENCE:
+        if problem := sample_problem(samples):
+            raise AudioError(f"the reference {problem}")
+        if not len(samples) or not np.abs(samples - samples.mean()).max() > _SILENCE:
             raise AudioError("the reference is silent")
         if not 0 <= pad_seconds <= MAX_REFERENCE_SECONDS:
             raise OptionError(f"pad_seconds must lie in 0..{MAX_REFERENCE_SECONDS:.0f}, not {pad_seconds}")
         transcript = transcript.strip() if transcript else None
         samples, transcript = _windowed(samples, SAMPLE_RATE_HZ, transcript)
+        _check_level(samples)
         if transcript:
             _check_fit(len(samples) / SAMPLE_RATE_HZ, transcript)
         padded = np.pad(samples, (0, round(pad_seconds * SAMPLE_RATE_HZ)))
@@ -245,6 +248,17 @@ def _beginning(text: str, share: float) -> str:
     cut = max(1, round(len(text) * share))
     space = text.rfind(" ", 0, cut + 1)
     return text[: space if space > 0 else cut].strip()
+
+
+def _check_level(samples: NDArray[np.float32]) -> None:
+    loud = np.abs(samples)
+    clipped = float((loud >= _FULL_SCALE).mean())
+    if clipped > _CLIPPED_SHARE:
+        message = f"{clipped:.1%} of the reference's samples are at full scale: it is clipped, and the voice sounds so"
+        warnings.warn(message, QualityWarning, stacklevel=4)
+    if abs(offset := float(samples.mean())) > _OFFSET:
+        message = f"the reference lies {offset:+.2f} off its centre line: a clip without that offset sounds closer"
+        warnings.warn(message, QualityWarning, stacklevel=4)
 
 
 def _check_fit(seconds: float, transcript: str) -> None:

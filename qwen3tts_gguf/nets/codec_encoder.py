@@ -24,11 +24,12 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio import MAX_SECONDS, sample_problem
 from ..errors import AudioError
 from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
-from ..schema import N_CODEBOOKS
+from ..schema import N_CODEBOOKS, SAMPLE_RATE_HZ
 from .layers import WeightLoader, causal_windows, require_finite
 
 __all__ = ["CodecEncoder"]
@@ -103,6 +104,10 @@ class CodecEncoder:
         """The outputs seanet, transformer, downsample and projected of this file's docstring."""
         if samples.ndim != 1 or not len(samples):
             raise AudioError(f"the reference must be one channel of at least one sample, not {list(samples.shape)}")
+        if len(samples) > MAX_SECONDS * SAMPLE_RATE_HZ:
+            raise AudioError(f"at most {MAX_SECONDS / 60:.0f} minutes are encoded at a time: cut the clip")
+        if problem := sample_problem(samples):
+            raise AudioError(f"the clip {problem}")
         seanet = self._seanet(samples)
         return {"seanet": seanet, **self._transformed(seanet)}
 
