@@ -12,11 +12,18 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, and
 import numpy as np
 import pytest
 import tiny
+from hypothesis import HealthCheck, settings
 
 from qwen3tts_convert import ConvertedPair, convert
 from qwen3tts_gguf import TTS
 from qwen3tts_gguf.ggml.graph import Backend
 from qwen3tts_gguf.model_files import ModelFiles
+
+# The same cases in every run, so that a failure is nobody's bad luck; `just fuzz` looks further.
+_SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+settings.register_profile("tests", max_examples=60, deadline=None, derandomize=True, suppress_health_check=_SLOW)
+settings.register_profile("fuzz", max_examples=5_000, deadline=None, suppress_health_check=_SLOW)
+settings.load_profile("tests")
 
 GOLDEN = Path(__file__).parent / "golden"
 
