@@ -15,7 +15,7 @@ import tiny
 from hypothesis import HealthCheck, settings
 
 from qwen3tts_convert import ConvertedPair, convert
-from qwen3tts_gguf import TTS
+from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.ggml.graph import Backend
 from qwen3tts_gguf.model_files import ModelFiles
 
@@ -30,28 +30,35 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """checkpoint(size, model_type) -> folder of a tiny checkpoint in the released layout"""
-    made: dict[tuple[str, str], Path] = {}
+    """checkpoint(size, model_type, ends) -> folder of a tiny checkpoint in the released layout"""
+    made: dict[tuple[str | None, ...], Path] = {}
 
-    def make(size: str = "tiny", model_type: str = "base") -> Path:
-        if (size, model_type) not in made:
+    def make(size: str = "tiny", model_type: str = "base", ends: str | None = None) -> Path:
+        key = (size, model_type, ends)
+        if key not in made:
             folder = tmp_path_factory.mktemp("checkpoint") / f"{size}-{model_type}"
-            made[size, model_type] = tiny.write_checkpoint(folder, size=size, model_type=model_type)
-        return made[size, model_type]
+            made[key] = tiny.write_checkpoint(folder, size=size, model_type=model_type, ends=ends)
+        return made[key]
 
     return make
 
 
 @pytest.fixture(scope="session")
 def pair(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ConvertedPair]:
-    """pair(type, codec_type, size, model_type) -> the converted files, F32 by default"""
-    made: dict[tuple[str, ...], ConvertedPair] = {}
+    """pair(type, codec_type, size, model_type, ends) -> the converted files, F32 by default"""
+    made: dict[tuple[str | None, ...], ConvertedPair] = {}
 
-    def make(type: str = "f32", codec_type: str = "f32", size: str = "tiny", model_type: str = "base") -> ConvertedPair:
-        key = (type, codec_type, size, model_type)
+    def make(
+        type: str = "f32",
+        codec_type: str = "f32",
+        size: str = "tiny",
+        model_type: str = "base",
+        ends: str | None = None,
+    ) -> ConvertedPair:
+        key = (type, codec_type, size, model_type, ends)
         if key not in made:
             folder = tmp_path_factory.mktemp("models")
-            made[key] = convert(checkpoint(size, model_type), folder, type=type, codec_type=codec_type)
+            made[key] = convert(checkpoint(size, model_type, ends), folder, type=type, codec_type=codec_type)
         return made[key]
 
     return make
@@ -83,6 +90,13 @@ def golden() -> Callable[[str], dict[str, Any]]:
             return dict(arrays)
 
     return load
+
+
+def beginning(tts: TTS, text: str, voice: Voice | None, options: SpeechOptions) -> Any:
+    """The first `options.max_frames` frames of a speech, as samples: of random weights, which come to no end."""
+    with tts.utter(text, voice, options) as utterance:
+        utterance.finish()
+    return utterance.samples
 
 
 def relative_error(found: Any, expected: Any) -> float:

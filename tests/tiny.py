@@ -1,6 +1,6 @@
 """Tiny random checkpoints in the layout of the released Qwen3-TTS 12Hz ones, made with NumPy alone.
 
-usage: python tests/tiny.py OUT [--type TYPE] [--size SIZE] [--seed N] [--shards N]
+usage: python tests/tiny.py OUT [--type TYPE] [--size SIZE] [--seed N] [--shards N] [--ends WHEN]
 
 Every file, tensor name, config key and structural feature of a release is there (grouped query attention,
 heads * head_dim != hidden, a predictor narrower than the talker, dialect speakers, 16 of the encoder's quantizers in
@@ -484,6 +484,23 @@ def draw(name: str, shape: Shape, seed: int) -> FloatArray:
     return (low + (high - low) * random.random_sample(shape)).astype(np.float32)
 
 
+# When speech ends, where the drawn weights shall not decide it. Every input of the talker has a text side, whose first
+# number gets a large bias; in the output that number still stands out, and it is all that the head of end of speech
+# reads, with this weight.
+ENDS = {"never": -10.0, "soon": 1.3, "at-once": 10.0}
+END_OF_SPEECH = 2150
+END_MARK = 20.0
+
+
+def decide_end(name: str, tensor: FloatArray, ends: str) -> None:
+    """Let the two tensors that matter say when speech ends: never, some ten frames in, or as soon as it may."""
+    if name == "talker.text_projection.linear_fc2.bias":
+        tensor[0] = END_MARK
+    elif name == "talker.codec_head.weight":
+        tensor[END_OF_SPEECH] = 0
+        tensor[END_OF_SPEECH, 0] = ENDS[ends]
+
+
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
@@ -518,16 +535,23 @@ def split_evenly(shapes: Shapes, n_parts: int) -> Iterator[list[str]]:
         yield [name for name, own in zip(shapes, part_of, strict=True) if own == part]
 
 
-def write_weights(folder: Path, shapes: Shapes, seed: int, n_shards: int) -> None:
+def write_weights(folder: Path, shapes: Shapes, seed: int, n_shards: int, ends: str | None) -> None:
     """The talker's bfloat16 weights: model.safetensors, or shards with their index."""
+
+    def values(name: str) -> FloatArray:
+        tensor = draw(name, shapes[name], seed)
+        if ends is not None:
+            decide_end(name, tensor, ends)
+        return tensor
+
     if n_shards == 1:
-        tensors = {name: draw(name, shape, seed) for name, shape in shapes.items()}
+        tensors = {name: values(name) for name in shapes}
         write_safetensors(folder / "model.safetensors", tensors, "BF16")
         return
     weight_map: dict[str, str] = {}
     for i, names in enumerate(split_evenly(shapes, n_shards), start=1):
         file_name = f"model-{i:05d}-of-{n_shards:05d}.safetensors"
-        write_safetensors(folder / file_name, {name: draw(name, shapes[name], seed) for name in names}, "BF16")
+        write_safetensors(folder / file_name, {name: values(name) for name in names}, "BF16")
         weight_map |= dict.fromkeys(names, file_name)
     total_size = 2 * sum(math.prod(shape) for shape in shapes.values())
     write_json(
@@ -552,12 +576,19 @@ def write_codec(folder: Path, seed: int) -> None:
 
 
 def write_checkpoint(
-    folder: Path, *, model_type: str = "base", size: str = "tiny", seed: int = 0, shards: int = 1
+    folder: Path,
+    *,
+    model_type: str = "base",
+    size: str = "tiny",
+    seed: int = 0,
+    shards: int = 1,
+    ends: str | None = None,
 ) -> Path:
     """Write a checkpoint into the folder, which is made if missing, and return the folder.
 
     model_type is one of MODEL_TYPES (only "base" has a speaker encoder, only "custom_voice" has preset speakers), size
-    one of SIZES; with shards > 1 the talker's weights come in that many files and an index.
+    one of SIZES; with shards > 1 the talker's weights come in that many files and an index; ends, one of ENDS, is when
+    its speech ends, which otherwise is a matter of the seed.
     """
     if model_type not in MODEL_TYPES:
         raise ValueError(f"model_type is {model_type!r}, not one of {', '.join(MODEL_TYPES)}")
@@ -568,7 +599,7 @@ def write_checkpoint(
     shapes = talker_shapes(config["talker_config"])
     if model_type == "base":
         shapes |= speaker_encoder_shapes(config["speaker_encoder_config"])
-    write_weights(folder, {name: shapes[name] for name in sorted(shapes)}, seed, shards)
+    write_weights(folder, {name: shapes[name] for name in sorted(shapes)}, seed, shards, ends)
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", GENERATION_CONFIG)
     preprocessor = {
@@ -607,8 +638,16 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--ends", choices=ENDS, help="when its speech ends; else as the weights happen to say")
     options = parser.parse_args()
-    write_checkpoint(options.out, model_type=options.type, size=options.size, seed=options.seed, shards=options.shards)
+    write_checkpoint(
+        options.out,
+        model_type=options.type,
+        size=options.size,
+        seed=options.seed,
+        shards=options.shards,
+        ends=options.ends,
+    )
 
 
 if __name__ == "__main__":
