@@ -161,7 +161,7 @@ class _Run:
 def _endless(tts: TTS, voice: Voice | None, options: SpeechOptions) -> Utterance:
     """An utterance that only ends at max_frames."""
     utterance = tts.utter(TEXT, voice, options)
-    utterance._sampler.never_end()
+    utterance.never_end()
     return utterance
 
 

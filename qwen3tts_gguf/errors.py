@@ -8,11 +8,20 @@
     ├── OptionError          an option this model does not know or cannot follow
     ├── CodesError           codec codes of the wrong shape, type or range
     ├── VoiceError           a saved voice: missing, damaged, or not to be kept under that name
+    ├── NoEndOfSpeech        the model went on and on; has what it said with it
     └── BackendError         llama.cpp or ggml refused: out of memory, an unsupported build
 
 Every message says what was wrong, where, and what to do about it, in one line a person can act on. What works but will
 not sound as it could is a QualityWarning.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "AudioError",
@@ -21,6 +30,7 @@ __all__ = [
     "CodesError",
     "Error",
     "ModelFileError",
+    "NoEndOfSpeech",
     "OptionError",
     "QualityWarning",
     "TextError",
@@ -58,6 +68,17 @@ class CodesError(Error):
 
 class VoiceError(Error):
     """A saved voice is missing, damaged, or cannot be kept under that name."""
+
+
+class NoEndOfSpeech(Error):
+    """The model never said that the speech is over; what it did say is here, the last attempt's if there were several.
+
+    samples: float32 [n] in [-1, 1] at 24 kHz. codes: int32 [frames, 16]. seed: says the same again.
+    """
+
+    def __init__(self, message: str, samples: NDArray[np.float32], codes: NDArray[np.int32], seed: int) -> None:
+        super().__init__(message)
+        self.samples, self.codes, self.seed = samples, codes, seed
 
 
 class QualityWarning(UserWarning):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Sampling", "TalkerSampler"]
+__all__ = ["Sampling", "TalkerSampler", "next_seed"]
 
 MIN_NEW_TOKENS = 2
 """End of speech cannot be the first or second token (official `generate`)."""
@@ -62,6 +62,11 @@ class TalkerSampler:
     def never_end(self) -> None:
         """Suppress end of speech: for measuring a given number of frames."""
         self._suppressed = np.append(self._suppressed, self._end)
+
+
+def next_seed(seed: int) -> int:
+    """The seed of the attempt after the one with this seed: another, but always the same one."""
+    return int(np.random.SeedSequence(seed).spawn(1)[0].generate_state(1)[0])
 
 
 def draw(scores: NDArray[np.float32], sampling: Sampling, rng: np.random.Generator) -> int:

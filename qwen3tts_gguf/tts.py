@@ -6,7 +6,8 @@
                                                                                               v
                                                                         codec decoder ──> 1920 samples
 
-One turn of that loop is a frame, 80 ms of speech.
+One turn of that loop is a frame, 80 ms of speech. It ends when code 0 says so. A speech that comes to no end is
+stopped, and begun anew with another seed where nobody has heard it yet.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from .casting import Casting, Part
 from .codes import check_codes
-from .errors import OptionError, TextError
+from .errors import NoEndOfSpeech, OptionError, TextError
 from .generation import GenerationDefaults
 from .ggml.graph import Backend
 from .memory import require_room
@@ -36,7 +37,8 @@ from .nets.code_predictor import CodePredictor
 from .nets.codec_decoder import CodecDecoder, CodecState
 from .nets.talker import Talker
 from .prompt import Layout, Prompt, PromptBuilder, Reference
-from .sampling import Sampling, TalkerSampler
+from .runaway import SpeechWatch
+from .sampling import Sampling, TalkerSampler, next_seed
 from .schema import N_CODEBOOKS, SAMPLE_RATE_HZ
 from .spoken_text import spoken_text
 from .tokenizer import Tokenizer
@@ -63,7 +65,9 @@ class SpeechOptions:
     greedy: bool = False
     """Take the likeliest code each time, in talker and predictor."""
     max_frames: int | None = None
-    """80 ms each; None: a budget from the length of the text."""
+    """80 ms each, the budget: who needs more has failed. None: ten a text token, at least 75."""
+    retries: int = 2
+    """How often `TTS.speak` begins anew, each time with a seed made from the last, when speech comes to no end."""
     layout: Layout = "whole"
     """"whole" gives the talker all text first, "stepwise" a token a frame."""
     temperature: float | None = None
@@ -86,7 +90,7 @@ class SpeechOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise OptionError(f"{name} must be above 0 and at most 1, not {value}")
-        for name in ("top_k", "sub_top_k", "seed"):
+        for name in ("top_k", "sub_top_k", "seed", "retries"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise OptionError(f"{name} must not be negative, not {value}")
@@ -143,19 +147,47 @@ class TTS:
     def stream(
         self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()
     ) -> Iterator[NDArray[np.float32]]:
-        """Samples at 24 kHz in [-1, 1] as they are made, 1920 a frame. Raises TextError, OptionError."""
+        """Samples at 24 kHz in [-1, 1] as they are made, 1920 a frame.
+
+        Raises TextError, OptionError; NoEndOfSpeech after the last frame when speech came to no end. What was handed
+        out cannot be taken back, so there are no retries.
+        """
         with self.utter(text, voice, options) as utterance:
             yield from utterance
+        utterance.require_end()
 
     def speak(
         self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()
     ) -> NDArray[np.float32]:
-        """The whole speech: samples [n] at 24 kHz in [-1, 1]. Raises TextError, OptionError."""
-        frames = list(self.stream(text, voice, options))
-        return np.concatenate(frames) if frames else np.zeros(0, np.float32)
+        """The whole speech: samples [n] at 24 kHz in [-1, 1].
+
+        Raises TextError, OptionError; NoEndOfSpeech when no attempt came to an end.
+        """
+        for utterance in self.attempts(text, voice, options):
+            utterance.finish()
+        utterance.require_end()
+        return utterance.samples
+
+    def attempts(
+        self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()
+    ) -> Iterator[Utterance]:
+        """Utterances of one text, until one ends or `options.retries` are used up; hear each out before the next.
+
+        The first has the seed of the options, each other one made from the seed before. Raises TextError, OptionError.
+        """
+        chance = any(sampling.draws for sampling in self._sampling(options))  # without it, all would be the same
+        for _ in range(1 + options.retries if chance else 1):
+            with self.utter(text, voice, options) as utterance:
+                yield utterance
+            if utterance.ended:
+                return
+            options = replace(options, seed=next_seed(utterance.seed))
 
     def utter(self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()) -> Utterance:
-        """An utterance to iterate over, for who wants codes, seed or the way it ended besides the samples."""
+        """One attempt to iterate over, for who wants codes, seed or the way it ended besides the samples.
+
+        Raises TextError, OptionError.
+        """
         text = spoken_text(text)
         part = self._casting.part(voice, options.language)
         prompt = self._prompts.build(
@@ -222,7 +254,7 @@ class TTS:
 
 
 class Utterance:
-    """All state of one speech: talker sequence, codec memory, random numbers, text left. Iterate to hear it.
+    """All state of one speech: talker sequence, codec memory, random numbers, text left. Iterate to hear it, once.
 
     Use as a context manager, so that its memory goes back to the model when it is over.
     """
@@ -232,9 +264,13 @@ class Utterance:
         self.seed = options.seed if options.seed is not None else secrets.randbits(32)
         self.max_frames = options.max_frames
         self.ended = False
-        """Whether the model said that the speech is over, rather than running out of frames."""
+        """Whether the model said that the speech is over."""
+        self.runaway: str | None = None
+        """Why it was stopped, in words, when the model did not say so."""
         self._tts, self._prompt = tts, prompt
         self._frames: list[NDArray[np.int32]] = []
+        self._samples: list[NDArray[np.float32]] = []
+        self._watch: SpeechWatch | None = SpeechWatch()
         self._rng = np.random.default_rng(self.seed)
         talker_sampling, self._predictor_sampling = tts._sampling(options)
         vocabulary = tts.vocabulary
@@ -250,6 +286,11 @@ class Utterance:
         return np.array(self._frames, np.int32).reshape(-1, N_CODEBOOKS)
 
     @property
+    def samples(self) -> NDArray[np.float32]:
+        """What was heard so far [n], in [-1, 1] at 24 kHz."""
+        return np.concatenate([np.zeros(0, np.float32), *self._samples])
+
+    @property
     def seconds(self) -> float:
         """Length of what was said so far."""
         return len(self._frames) * self._tts._decoder.samples_per_frame / SAMPLE_RATE_HZ
@@ -258,20 +299,47 @@ class Utterance:
         tts = self._tts
         with tts._turn:
             out = self._sequence.forward(self._prompt.embeddings)
-        while len(self._frames) < self.max_frames:
+        while True:
             with tts._turn:
                 code0 = self._sampler.choose(out.logits)
                 if code0 == tts.vocabulary.codec.eos:
                     self.ended = True
                     return
+                if len(self._frames) == self.max_frames:
+                    self.runaway = f"its budget of {self.max_frames} frames is used up"
+                    return
                 frame = tts._predictor.predict(out.hidden, code0, self._predictor_sampling, self._rng)
                 samples = tts._decoder.decode(frame.codes[None], self._codec_state)
                 text_row = self._prompt.text_row(len(self._frames))
                 self._frames.append(frame.codes)
+                self._samples.append(samples)
             yield samples
-            if len(self._frames) < self.max_frames:
-                with tts._turn:
-                    out = self._sequence.forward((frame.embedding + text_row)[None])
+            self.runaway = self._watch.hear(code0, samples) if self._watch else None
+            if self.runaway:
+                return
+            with tts._turn:
+                out = self._sequence.forward((frame.embedding + text_row)[None])
+
+    def finish(self) -> None:
+        """Go on to the end, or to where it is stopped."""
+        for _ in self:
+            pass
+
+    def require_end(self) -> None:
+        """Raises NoEndOfSpeech, with all that was said, unless the model said that the speech is over."""
+        if not self.ended:
+            raise NoEndOfSpeech(
+                f"no end of speech after {self.seconds:.1f} s with seed {self.seed}: "
+                f"{self.runaway or 'nobody went on'}; another seed, other words or more max_frames may help",
+                self.samples,
+                self.codes,
+                self.seed,
+            )
+
+    def never_end(self) -> None:
+        """Bar the end of speech and all that stops a speech but its budget: for measuring a given number of frames."""
+        self._sampler.never_end()
+        self._watch = None
 
     def close(self) -> None:
         """Give the memory back; codes and seed stay."""

@@ -44,7 +44,8 @@ ROWS = (
     "qwen3tts_gguf.llama_contract",
     "qwen3tts_gguf.gguf_file",
     "qwen3tts_gguf.geometry  qwen3tts_gguf.spoken_text  qwen3tts_gguf.tensor_groups",
-    "qwen3tts_gguf.voice_file  qwen3tts_gguf.audio  qwen3tts_gguf.codes  qwen3tts_gguf.mel  qwen3tts_gguf.sampling",
+    "qwen3tts_gguf.voice_file  qwen3tts_gguf.audio  qwen3tts_gguf.codes  qwen3tts_gguf.mel  qwen3tts_gguf.sampling"
+    "  qwen3tts_gguf.runaway",
     "qwen3tts_gguf.schema",
     "qwen3tts_gguf.errors  qwen3tts_gguf.generation  qwen3tts_gguf.whole_file  qwen3tts_gguf.ggml.types",
 )

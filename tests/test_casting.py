@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from conftest import beginning
 
 from qwen3tts_convert import ConvertedPair, convert
 from qwen3tts_gguf import TTS, OptionError, QualityWarning, SpeechOptions, Voice
@@ -133,7 +134,7 @@ def test_a_voice_that_fits_is_used_whole(
 ) -> None:
     tts, voice = model(case.split(" / ")[0]), voices[case.split(" / ")[1]]
     assert used(part(tts, voice)) == USED[case] and not recwarn.list
-    assert len(tts.speak("Hello.", voice, SpeechOptions(max_frames=1))) == 1920
+    assert len(beginning(tts, "Hello.", voice, SpeechOptions(max_frames=1))) == 1920
 
 
 @pytest.mark.parametrize("case", WARNED)
@@ -144,9 +145,9 @@ def test_a_voice_that_fits_in_part_warns_and_the_part_is_used(
     with pytest.warns(QualityWarning, match="speaker vector is of another model and is left out; its codes are used"):
         assert used(part(tts, voice)) == WARNED[case]
     with pytest.warns(QualityWarning):
-        speech = tts.speak("Hello.", voice, SpeechOptions(max_frames=2, seed=1))
+        speech = beginning(tts, "Hello.", voice, SpeechOptions(max_frames=2, seed=1))
     codes_only = replace(voice, speaker=None)
-    assert np.array_equal(speech, tts.speak("Hello.", codes_only, SpeechOptions(max_frames=2, seed=1)))
+    assert np.array_equal(speech, beginning(tts, "Hello.", codes_only, SpeechOptions(max_frames=2, seed=1)))
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -202,7 +203,8 @@ def test_an_empty_instruction_is_none(model: Callable[[str], TTS]) -> None:
     """As in the official `generate_custom_voice`."""
     tts, options = model("custom 1.7B"), SpeechOptions(seed=1, max_frames=2)
     assert part(tts, Voice.preset("vivian", instruct="")).instruct is None
-    speeches = [tts.speak("Hello.", Voice.preset("vivian", instruct=each), options) for each in (None, "", "Slowly.")]
+    voices = [Voice.preset("vivian", instruct=each) for each in (None, "", "Slowly.")]
+    speeches = [beginning(tts, "Hello.", voice, options) for voice in voices]
     assert np.array_equal(speeches[0], speeches[1]) and not np.array_equal(speeches[0], speeches[2])
 
 
@@ -285,7 +287,7 @@ def test_the_language_asked_for_wins_over_the_voices_own(
 def test_the_language_reaches_the_speech(model: Callable[[str], TTS], voices: dict[str, Voice]) -> None:
     tts, french = model("base"), replace(voices["vector"], language="french")
     speeches = [
-        tts.speak("Hello.", voice, SpeechOptions(language=language, seed=1, max_frames=2))
+        beginning(tts, "Hello.", voice, SpeechOptions(language=language, seed=1, max_frames=2))
         for voice, language in [(french, None), (voices["vector"], "fr"), (french, "german"), (voices["vector"], "de")]
     ]
     assert np.array_equal(speeches[0], speeches[1]) and np.array_equal(speeches[2], speeches[3])

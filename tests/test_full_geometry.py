@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import beginning
 
 from qwen3tts_convert import ConvertedPair, convert
 from qwen3tts_gguf import TTS, SpeechOptions
@@ -46,7 +47,7 @@ def large_pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Conver
 @pytest.mark.parametrize("type", ["q8_0", "q4_0"])
 def test_converted_model_speaks_sixty_frames(large_pair: Callable[..., ConvertedPair], size: str, type: str) -> None:
     tts = TTS(large_pair(size, type).talker)
-    samples = tts.speak(TEXT, options=SpeechOptions(language="english", max_frames=60, seed=1))
+    samples = beginning(tts, TEXT, None, SpeechOptions(language="english", max_frames=60, seed=1))
     assert samples.shape == (60 * 1920,)
     assert np.isfinite(samples).all()
     assert 0.01 < samples.std() < 1

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import test_model_files
 import tiny
+from conftest import beginning
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, AudioError, OptionError, QualityWarning, SpeechOptions, Voice, VoiceStore
@@ -214,7 +215,7 @@ def test_without_a_codec_encoder_a_transcript_is_refused_with_what_to_do(mute: T
         heard(mute, transcript=WORDS)
     with pytest.raises(OptionError, match=r"mmproj-mute\.gguf has no codec encoder"):
         mute.encode(CLIP)
-    assert len(mute.speak("Hello.", heard(mute), SHORT)) == 3 * FRAME
+    assert len(beginning(mute, "Hello.", heard(mute), SHORT)) == 3 * FRAME
 
 
 def test_a_model_that_cannot_clone_says_what_to_do(pair: Pair) -> None:
@@ -232,7 +233,7 @@ def test_the_encoders_are_loaded_when_first_used(pair: Pair, tts: TTS, tmp_path:
     store = VoiceStore(tmp_path)
     store.save("kept", heard(tts, transcript=WORDS))
     fresh = TTS(pair().talker, n_threads=1)
-    fresh.speak("Hello.", store.load("kept"), SHORT)
+    beginning(fresh, "Hello.", store.load("kept"), SHORT)
     assert not fresh.voice_encoder.is_loaded
     heard(fresh)
     assert fresh.voice_encoder.is_loaded and fresh.voice_encoder._codec_encoder is None
@@ -243,7 +244,7 @@ def test_the_encoders_are_loaded_when_first_used(pair: Pair, tts: TTS, tmp_path:
 def test_a_kept_voice_says_what_the_fresh_one_says(tts: TTS, tmp_path: Path) -> None:
     store, voice = VoiceStore(tmp_path), heard(tts, transcript=WORDS)
     store.save("kept", voice)
-    assert np.array_equal(tts.speak("Hello.", voice, SHORT), tts.speak("Hello.", store.load("kept"), SHORT))
+    assert np.array_equal(beginning(tts, "Hello.", voice, SHORT), beginning(tts, "Hello.", store.load("kept"), SHORT))
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.9, 6.5])  # below and above what the decoder's window and state hold
@@ -262,7 +263,7 @@ def test_speech_goes_on_from_the_reference(tts: TTS, seconds: float) -> None:
 def test_codes_alone_clone_in_context(tts: TTS) -> None:
     voice = heard(tts, transcript=WORDS)
     codes_only = dataclasses.replace(voice, speaker=None)
-    speeches = [tts.speak("Hello.", each, SHORT) for each in (voice, codes_only, voice.without_codes())]
+    speeches = [beginning(tts, "Hello.", each, SHORT) for each in (voice, codes_only, voice.without_codes())]
     assert not np.array_equal(speeches[0], speeches[1]) and not np.array_equal(speeches[0], speeches[2])
 
 
@@ -280,4 +281,4 @@ def test_real_speech_keeps_its_length_through_the_codec(tts: TTS, tmp_path: Path
     assert np.isfinite(decoded).all() and np.abs(decoded).max() <= 1
     assert codes.min() >= 0 and len(np.unique(codes[:, 0])) > 3
     voice = Voice.from_audio(tmp_path / "speech.wav", tts, transcript=text)
-    assert len(tts.speak("Hello.", voice, SHORT)) == 3 * FRAME
+    assert len(beginning(tts, "Hello.", voice, SHORT)) == 3 * FRAME

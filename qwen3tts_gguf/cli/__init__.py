@@ -4,7 +4,7 @@
     converting  speaking  voices  codec  inspecting  benching  the commands
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error said in one line, 2 a command that was
-not understood, 130 stopped by Ctrl-C.
+not understood, 3 speech that came to no end, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ..errors import Error, QualityWarning
+from ..errors import Error, NoEndOfSpeech, QualityWarning
 from . import benching, codec, converting, inspecting, speaking, voices
 from .console import printable, stderr, stdout
 
 __all__ = ["app", "main"]
 
-_EXIT_ERROR, _EXIT_INTERRUPTED = 1, 130
+_EXIT_ERROR, _EXIT_NO_END_OF_SPEECH, _EXIT_INTERRUPTED = 1, 3, 130
 _UsageError: Any = typer.BadParameter.__base__  # click's, or that of the click which newer typers bring along
 
 # Threads of ggml that wait for each other spin first. libgomp's default of 300,000 turns costs nothing on idle
@@ -65,7 +65,7 @@ def main() -> NoReturn:
         if "--debug" in sys.argv[1:]:
             raise
         stderr.print(f"error: {printable(str(error))}", markup=False, soft_wrap=True)
-        sys.exit(_EXIT_ERROR)
+        sys.exit(_EXIT_NO_END_OF_SPEECH if isinstance(error, NoEndOfSpeech) else _EXIT_ERROR)
     except MemoryError:
         stderr.print("error: there is not enough memory for this", soft_wrap=True)
         sys.exit(_EXIT_ERROR)

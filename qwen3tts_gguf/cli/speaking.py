@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 from rich.progress import SpinnerColumn, TextColumn
 
-from ..errors import OptionError, QualityWarning, TextError
+from ..errors import OptionError, TextError
 from .console import (
     DEFAULT_MODELS,
     MmprojOption,
@@ -72,7 +72,13 @@ def speak(
     ] = _Layout.WHOLE,
     seed: Annotated[int | None, typer.Option(min=0, help="Repeats a speech. Default: a new one.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest code each time; sounds worse.")] = False,
-    max_frames: Annotated[int | None, typer.Option(min=1, help="80 ms each. Default: from the text's length.")] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="80 ms each; speech that needs more has failed. Default: 10 a text token.")
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="New attempts after a failed one; not on stdout.")] = 2,
+    keep_partial: Annotated[
+        bool, typer.Option("--keep-partial", help="When the last attempt fails too, keep what it said.")
+    ] = False,
     temperature: Annotated[float | None, typer.Option(help="Of the talker. Default: the model's own.")] = None,
     top_k: Annotated[int | None, typer.Option(help="0 keeps all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="1 keeps all.")] = None,
@@ -94,6 +100,10 @@ def speak(
     qwen3tts speak "Good morning." --voice ref.wav --ref-text "What ref.wav says." -o morning.wav
 
     echo "Read this." | qwen3tts speak - -o - | aplay
+
+    A speech fails when the model comes to no end: it needs more than --max-frames, repeats itself or falls silent. It
+    is begun anew with another seed; when --retries are used up, nothing is written and the exit code is 3. What has
+    gone to stdout cannot be taken back: there it stops, says so on stderr, and exits with 3.
     """
     started = time.perf_counter()
     if text == "-":
@@ -112,6 +122,7 @@ def speak(
 
     options = SpeechOptions(
         language=language, seed=seed, greedy=greedy, max_frames=max_frames, layout=layout.value,
+        retries=retries if isinstance(target, Path) else 0,
         temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=repetition_penalty,
         sub_temperature=sub_temperature, sub_top_k=sub_top_k, sub_top_p=sub_top_p,
         sub_repetition_penalty=sub_repetition_penalty,
@@ -120,13 +131,13 @@ def speak(
     chosen = chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
     chosen = _with_words(chosen, speaker, instruct)
     loaded = time.perf_counter()
-    with tts.utter(text, chosen, options) as utterance:
-        _speak_to(utterance, target, quiet)
+    utterance = _speak_to(target, tts.attempts(text, chosen, options), keep_partial, quiet)
     if codes is not None:
         save_array(codes, utterance.codes)
     if not quiet:
         now = time.perf_counter()
         _report(utterance, output, work_seconds=now - loaded, wall_seconds=now - started)
+    utterance.require_end()
     if save_voice is not None:
         _keep(tts, utterance, text, save_voice, voices, quiet)
 
@@ -213,12 +224,6 @@ def _keep(tts: TTS, utterance: Utterance, text: str, name: str, voices: Path | N
     from ..voice_store import VoiceStore
 
     kept = Voice.from_speech(utterance.codes, text, tts.codec_fingerprint)
-    if not utterance.ended:
-        warnings.warn(
-            "the kept speech was cut off: its transcript says more than is heard, so cloning it may degenerate",
-            QualityWarning,
-            stacklevel=1,
-        )
     path = VoiceStore(voices_folder(voices)).save(name, kept)
     if not quiet:
         stderr.print(
@@ -230,16 +235,38 @@ def _keep(tts: TTS, utterance: Utterance, text: str, name: str, voices: Path | N
 
 # -- in and out ------------------------------------------------------------------------------------------------------
 
+_RESCUE_FROM_FILE = "--keep-partial keeps what was said"
+_RESCUE_FROM_STREAM = "what has gone to stdout stays there; -o FILE tries again with another seed"
 
-def _speak_to(utterance: Utterance, target: Path | BinaryIO, quiet: bool) -> None:
+
+def _speak_to(target: Path | BinaryIO, attempts: Iterator[Utterance], keep_partial: bool, quiet: bool) -> Utterance:
+    """Write an attempt, and tell which: a stream gets every frame as it is made, a file only what is to be kept.
+
+    Raises NoEndOfSpeech, unless a part is to be kept.
+    """
     from ..audio import open_sink
 
+    is_file = isinstance(target, Path)
     columns = (SpinnerColumn(), TextColumn("{task.fields[seconds]:.1f} s of speech"))
     with open_sink(target) as sink, progress(*columns, quiet=quiet) as bar:
         task = bar.add_task("", total=None, seconds=0.0)
-        for samples in utterance:
+        for n_failed, utterance in enumerate(attempts):
+            if n_failed:
+                stderr.print(f"warning: no end of speech; trying again with seed {utterance.seed}", soft_wrap=True)
+            frames = []
+            for samples in utterance:
+                if is_file:
+                    frames.append(samples)
+                else:
+                    sink.write(samples)
+                bar.update(task, seconds=utterance.seconds)
+        if not keep_partial:
+            if not utterance.ended and not quiet:
+                stderr.print(f"hint: {_RESCUE_FROM_FILE if is_file else _RESCUE_FROM_STREAM}", soft_wrap=True)
+            utterance.require_end()
+        for samples in frames:
             sink.write(samples)
-            bar.update(task, seconds=utterance.seconds)
+    return utterance
 
 
 def _report(utterance: Utterance, output: Path, *, work_seconds: float, wall_seconds: float) -> None:
@@ -251,8 +278,6 @@ def _report(utterance: Utterance, output: Path, *, work_seconds: float, wall_sec
         soft_wrap=True,
         markup=False,
     )
-    if not utterance.ended:
-        stderr.print(f"stopped after {utterance.max_frames} frames without an end of speech", soft_wrap=True)
 
 
 def _read_stdin() -> str:

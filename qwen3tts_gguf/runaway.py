@@ -1,0 +1,59 @@
+"""What no longer is speech: codes that go round in circles, and silence that does not end.
+
+Both are judged over one stretch of 75 frames, 6 s in which nothing new was heard. Speech does not come near it:
+
+- A pause, where code 0 hardly changes and little is heard, takes 1 s at a comma and 2 to 3 s at a paragraph.
+- A text that repeats itself ("la la la") is not said twice alike, nor do its rounds last a whole number of frames, so
+  its codes fall differently each time. A circle is exact but for a stray code here and there: nine in ten must be what
+  they were one round earlier, and a round takes 1.2 s at most, so that five of them pass.
+- A quiet voice, of a quiet clip, is measured against its own loudest frame. Between a loud vowel and the softest sound
+  lie 40 dB at most, and in 6 s there is a vowel.
+
+What takes less than 6 s, the budget of frames ends. The talker chooses code 0 alone and knows the other fifteen only by
+their sum, so it is code 0 that goes round; the others are drawn anew each time and hide it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["STRETCH", "SpeechWatch"]
+
+STRETCH = 75
+"""Frames, 6 s."""
+_LONGEST_ROUND = 15
+_REPEATED = 0.9
+_SILENT = 1e-3
+"""Root mean square of a frame in which nothing is heard: -60 dB of full scale,"""
+_SILENT_TO_LOUDEST = 1e-2
+"""or 40 dB below the loudest frame."""
+
+
+class SpeechWatch:
+    """Listens to one utterance."""
+
+    def __init__(self) -> None:
+        self._codes: deque[int] = deque(maxlen=STRETCH)
+        self._levels: deque[float] = deque(maxlen=STRETCH)
+        self._loudest = 0.0
+
+    def hear(self, code0: int, samples: NDArray[np.float32]) -> str | None:
+        """A frame's code 0 and its samples [1920] in [-1, 1] -> what is wrong by now, in words, or None."""
+        level = float(np.sqrt(np.square(samples).mean()))
+        self._codes.append(code0)
+        self._levels.append(level)
+        self._loudest = max(self._loudest, level)
+        if len(self._codes) < STRETCH:
+            return None
+        if max(self._levels) < max(_SILENT, _SILENT_TO_LOUDEST * self._loudest):
+            return "silence that does not end"
+        if self._goes_round():
+            return "codes that repeat in a loop"
+        return None
+
+    def _goes_round(self) -> bool:
+        codes = np.array(self._codes)
+        return any((codes[n:] == codes[:-n]).mean() >= _REPEATED for n in range(1, _LONGEST_ROUND + 1))
