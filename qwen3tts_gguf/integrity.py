@@ -1,25 +1,20 @@
-"""Whether a file's tensors are what was converted, and numbers: what `inspect --verify` asks."""
+"""Whether a file's tensors are numbers, which is asked of all that is loaded, and those that were converted, which
+`inspect --verify` asks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .errors import ModelFileError
-from .ggml.rows import dequantize_rows
-from .ggml.types import GgmlType
-from .gguf_file import GgufFile, TensorInfo
+from .ggml.finite import is_finite
+from .gguf_file import GgufFile
 from .schema import Key
 from .tensor_groups import GroupDigests, group_of
 
-__all__ = ["NOT_RECORDED", "SOUND", "GroupReport", "verify_tensors"]
+__all__ = ["NOT_RECORDED", "SOUND", "GroupReport", "require_finite", "verify_tensors"]
 
 SOUND = "sound"
 NOT_RECORDED = "no sha256 recorded"
-_BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -44,6 +39,17 @@ class GroupReport:
         return SOUND if self.sha256 == self.recorded else "changed since the conversion"
 
 
+def require_finite(file: GgufFile, *names: str) -> None:
+    """Raises ModelFileError for a tensor that holds NaN or infinity.
+
+    While speaking it would not be found: where activations are quantized, as beside quantized weights, NaN becomes some
+    number, and all that is heard is noise.
+    """
+    for name in names:
+        if not is_finite(file.blocks(name), file.info(name).type):
+            raise ModelFileError(f"{file.path}: a damaged file: {name} holds NaN or infinity")
+
+
 def verify_tensors(file: GgufFile) -> list[GroupReport]:
     """Reads every tensor of the file. Raises ModelFileError when the recorded digests themselves are damaged."""
     recorded = _recorded(file)
@@ -54,11 +60,9 @@ def verify_tensors(file: GgufFile) -> list[GroupReport]:
         group = group_of(info.name)
         tensors.setdefault(group, []).append(info.name)
         digests.begin(info.name, info.type, info.shape)
-        is_finite = True
-        for rows in _row_blocks(file, info):
-            digests.update(rows.data)
-            is_finite = is_finite and _is_finite(rows, info.type)
-        if not is_finite:
+        blocks = file.blocks(info.name)
+        digests.update(blocks.data)
+        if not is_finite(blocks, info.type):
             not_finite.setdefault(group, []).append(info.name)
         file.release(info.name)
     found = digests.hexdigests()
@@ -70,20 +74,8 @@ def verify_tensors(file: GgufFile) -> list[GroupReport]:
     ]
 
 
-def _is_finite(rows: NDArray[np.uint8], type: GgmlType) -> bool:
-    return type == GgmlType.I32 or bool(np.isfinite(dequantize_rows(rows, type)).all())
-
-
 def _recorded(file: GgufFile) -> dict[str, str]:
     names, digests = file.strings(Key.GROUP_NAMES), file.strings(Key.GROUP_SHA256)
     if len(names) != len(digests) or len({*names}) != len(names):
         raise ModelFileError(f"{file.path}: the keys {Key.GROUP_NAMES} and {Key.GROUP_SHA256} do not fit together")
     return dict(zip(names, digests, strict=True))
-
-
-def _row_blocks(file: GgufFile, info: TensorInfo) -> Iterator[NDArray[np.uint8]]:
-    """A tensor's rows, uint8 [n, row_bytes], a few megabytes at a time."""
-    rows = file.blocks(info.name).reshape(-1, info.type.row_bytes(info.shape[-1]))
-    step = max(1, _BLOCK_BYTES // rows.shape[1])
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]

@@ -38,7 +38,7 @@ ROWS = (
     "qwen3tts_convert.weights",
     "qwen3tts_gguf.integrity  qwen3tts_gguf.memory",
     "qwen3tts_gguf.ggml.graph  qwen3tts_gguf.ggml.rows",
-    "qwen3tts_gguf.ggml.api  qwen3tts_gguf.ggml",
+    "qwen3tts_gguf.ggml.api  qwen3tts_gguf.ggml  qwen3tts_gguf.ggml.finite",
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.model_files  qwen3tts_gguf.tokenizer  qwen3tts_gguf.vocabulary",
     "qwen3tts_gguf.llama_contract",

@@ -27,7 +27,7 @@ from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..sampling import Sampling
 from ..schema import N_CODEBOOKS, CodePredictorConfig
-from .layers import WeightLoader, require_finite, table_rows
+from .layers import WeightLoader, require_numbers, table_rows
 
 __all__ = ["CodePredictor", "Frame"]
 
@@ -121,7 +121,7 @@ class CodePredictor:
             self._graphs[way] = _FrameGraph(self._weights, self.config, self._backend, way)
         frame = self._graphs[way].run(hidden, code0, sampling, rng)
         for values in (self._graphs[way].logit_sums, frame.embedding):
-            require_finite(values, self._file, "code predictor")
+            require_numbers(values, self._file, "code predictor")
         return frame
 
     def embed(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..schema import N_CODEBOOKS, CodecDecoderConfig
-from .layers import WeightLoader, causal_windows, require_finite
+from .layers import WeightLoader, causal_windows, require_numbers
 
 __all__ = ["CodecDecoder", "CodecState"]
 
@@ -153,7 +153,7 @@ class CodecDecoder:
         for i in range(len(rvq)):
             samples[i] = self._tail.run(self._front.run(rvq[i : i + 1], state.n_frames)[0])
             state.n_frames += 1
-        require_finite(samples, self._file, "codec decoder")
+        require_numbers(samples, self._file, "codec decoder")
         return np.clip(samples, -1, 1, out=samples).reshape(-1)
 
     def heard(self, codes: NDArray[np.integer]) -> CodecState:

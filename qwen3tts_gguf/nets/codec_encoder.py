@@ -30,7 +30,7 @@ from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..schema import N_CODEBOOKS, SAMPLE_RATE_HZ
-from .layers import WeightLoader, causal_windows, require_finite
+from .layers import WeightLoader, causal_windows, require_numbers
 
 __all__ = ["CodecEncoder"]
 
@@ -97,7 +97,7 @@ class CodecEncoder:
     def encode(self, samples: FloatArray) -> NDArray[np.int32]:
         """samples [n] at 24 kHz, n >= 1 -> codes [ceil(n / samples_per_frame), 16]. Raises AudioError when empty."""
         projected = self.stages(samples)["projected"]
-        require_finite(projected, self._file, "codec encoder")
+        require_numbers(projected, self._file, "codec encoder")
         return self._nearest_codes(projected)
 
     def stages(self, samples: FloatArray) -> dict[str, FloatArray]:

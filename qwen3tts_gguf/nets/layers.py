@@ -11,16 +11,17 @@ from ..errors import ModelFileError
 from ..ggml.graph import Graph, Tensor, Weights
 from ..ggml.rows import dequantize_rows
 from ..ggml.types import GgmlType
-from ..gguf_file import GgufFile
+from ..gguf_file import GgufFile, TensorInfo
+from ..integrity import require_finite
 from ..schema import Shape
 
-__all__ = ["WeightLoader", "causal_windows", "require_finite", "table_rows"]
+__all__ = ["WeightLoader", "causal_windows", "require_numbers", "table_rows"]
 
 _TRANSPOSED_AT_ONCE = 32  # input channels: what a transposition reads stays in the cache
 
 
 class WeightLoader:
-    """Reads a file's tensors into `Weights`, under one prefix."""
+    """Reads a file's tensors into `Weights`, under one prefix. Raises ModelFileError for one that holds NaN."""
 
     def __init__(self, file: GgufFile, weights: Weights, prefix: str = "") -> None:
         self._file, self._weights, self._prefix = file, weights, prefix
@@ -35,9 +36,15 @@ class WeightLoader:
     def shape(self, name: str) -> Shape:
         return self._file.info(self._prefix + name).shape
 
+    def _info(self, name: str) -> TensorInfo:
+        """Of a tensor that is about to be used; of a table that is only looked up in, little need stay in memory."""
+        require_finite(self._file, self._prefix + name)
+        self._file.release(self._prefix + name)
+        return self._file.info(self._prefix + name)
+
     def values(self, name: str) -> NDArray[Any]:
         """The tensor as a NumPy array: float32 or float16 as the file has it, anything else as float32."""
-        info = self._file.info(self._prefix + name)
+        info = self._info(name)
         if info.type in (GgmlType.F32, GgmlType.F16):
             return self._file.array(info.name)
         blocks = self._file.blocks(info.name).reshape(-1, info.type.row_bytes(info.shape[-1]))
@@ -45,17 +52,17 @@ class WeightLoader:
 
     def tensor(self, name: str) -> Tensor:
         """The tensor as the file has it, mapped: norms, biases, tables."""
-        info = self._file.info(self._prefix + name)
+        info = self._info(name)
         return self._weights.mapped(self._file.blocks(info.name), info.shape, info.type)
 
     def matrix(self, name: str) -> Tensor:
         """A matrix [out, in] to multiply with; repacked where that is faster."""
-        info = self._file.info(self._prefix + name)
+        info = self._info(name)
         return self._matrix(info.name, self._file.blocks(info.name), info.shape, info.type)
 
     def matrices(self, name: str) -> list[Tensor]:
         """A stack [n, out, in] as n matrices."""
-        info = self._file.info(self._prefix + name)
+        info = self._info(name)
         parts = np.split(self._file.blocks(info.name), info.shape[0])
         return [self._matrix(info.name, blocks, info.shape[1:], info.type) for blocks in parts]
 
@@ -95,7 +102,7 @@ class WeightLoader:
 
     def tensors(self, name: str) -> list[Tensor]:
         """A stack [n, ...] as n tensors, mapped."""
-        info = self._file.info(self._prefix + name)
+        info = self._info(name)
         parts = np.split(self._file.blocks(info.name), info.shape[0])
         return [self._weights.mapped(blocks, info.shape[1:], info.type) for blocks in parts]
 
@@ -105,13 +112,19 @@ class WeightLoader:
 
 
 def table_rows(file: GgufFile, name: str, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Rows [k] of a table [.., width], leading dimensions counted through -> [k, width]; the rest stays on the disk."""
+    """Rows [k] of a table [.., width], leading dimensions counted through -> [k, width]; the rest stays on the disk.
+
+    Raises ModelFileError where a row is NaN or infinite.
+    """
     info = file.info(name)
     blocks = file.blocks(name).reshape(-1, info.type.row_bytes(info.shape[-1]))
-    return dequantize_rows(blocks[rows], info.type)
+    values = dequantize_rows(blocks[rows], info.type)
+    if not np.isfinite(values).all():
+        raise ModelFileError(f"{file.path}: a damaged file: {name} holds NaN or infinity")
+    return values
 
 
-def require_finite(values: NDArray[np.float32], file: GgufFile, net: str) -> None:
+def require_numbers(values: NDArray[np.float32], file: GgufFile, net: str) -> None:
     """Raises ModelFileError where a net's output is NaN or infinite, which only damaged weights make of sound input."""
     if not np.isfinite(values).all():
         raise ModelFileError(

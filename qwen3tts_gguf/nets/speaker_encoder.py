@@ -26,7 +26,7 @@ from ..ggml.types import GgmlType
 from ..mel import HOP
 from ..model_files import MmprojFile
 from ..schema import SAMPLE_RATE_HZ
-from .layers import WeightLoader, require_finite
+from .layers import WeightLoader, require_numbers
 
 __all__ = ["SpeakerEncoder"]
 
@@ -88,7 +88,7 @@ class SpeakerEncoder:
     def encode(self, mel: NDArray[np.float32]) -> NDArray[np.float32]:
         """mel [T, 128] (see mel.py) -> speaker vector [output]. Raises AudioError when T < `min_frames`."""
         vector = self.stages(mel)["fc"]
-        require_finite(vector, self._file, "speaker encoder")
+        require_numbers(vector, self._file, "speaker encoder")
         return vector
 
     def stages(self, mel: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from ..errors import BackendError
 from ..ggml.graph import REPACKED_TYPES
 from ..ggml.types import GgmlType
+from ..integrity import require_finite
 from ..model_files import TalkerFile
 from ..schema import CODEC_VOCABULARY
-from .layers import require_finite, table_rows
+from .layers import require_numbers, table_rows
 
 __all__ = ["Talker", "TalkerOutput", "TalkerSequence"]
 
@@ -54,6 +55,10 @@ class Talker:
         self._idle: list[_Context] = []
         # Rounding keys and values to F16 is lost beside quantized weights; F32 weights are for exact comparison.
         self._kv_type = GgmlType.F32 if model.file.info("blk.0.attn_k.weight").type == GgmlType.F32 else GgmlType.F16
+        weights = [name for name in model.file.tensors if name != _TABLE]
+        require_finite(model.file, *weights)
+        for name in weights:  # from here on they are read through llama.cpp's own mapping
+            model.file.release(name)
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         self._model = llama_cpp.llama_model_load_from_file(str(model.file.path).encode(), params)
@@ -137,7 +142,7 @@ class TalkerSequence:
         self._decode(embeddings[last:], with_output=True)
         out = self._context.output()
         for values in (out.hidden, out.logits):
-            require_finite(values, self._talker._file, "talker")
+            require_numbers(values, self._talker._file, "talker")
         return out
 
     def _decode(self, embeddings: NDArray[np.float32], *, with_output: bool) -> None:
