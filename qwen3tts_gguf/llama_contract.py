@@ -60,8 +60,8 @@ def _tokens(file: GgufFile) -> list[str]:
     if file.text("tokenizer.ggml.model") != "gpt2" or file.text("tokenizer.ggml.pre", "qwen2") != "qwen2":
         raise ModelFileError(f"{file.path}: its tokenizer is not a Qwen2 one")
     tokens = file.strings("tokenizer.ggml.tokens")
-    n_types = len(file.integers("tokenizer.ggml.token_type"))
-    if n_types != len(tokens) or not file.strings("tokenizer.ggml.merges"):
+    lengths = file.array_lengths()
+    if lengths.get("tokenizer.ggml.token_type") != len(tokens) or not lengths.get("tokenizer.ggml.merges"):
         raise ModelFileError(f"{file.path}: its tokenizer is incomplete")
     if len({*tokens}) != len(tokens) or "" in tokens:
         raise ModelFileError(f"{file.path}: its vocabulary has a token twice, or an empty one")

@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import test_cli
 import test_model_files
 
 from qwen3tts_convert import ConvertedPair
@@ -24,6 +25,8 @@ from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
 from qwen3tts_gguf.nets.codec_encoder import CodecEncoder
 from qwen3tts_gguf.sampling import Sampling
 from qwen3tts_gguf.schema import Key
+
+run = test_cli.run
 
 Pair = Callable[..., ConvertedPair]
 Half = tuple[test_model_files.Keys, test_model_files.Tensors]
@@ -350,6 +353,13 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.gguf")
     with pytest.raises(ModelFileError, match="not a file"):
         GgufFile(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["convert"], ["codec", "decode"], ["codec", "encode"]])
+def test_a_path_too_long_for_the_system_is_one_line(run: test_cli.Run, command: list[str]) -> None:
+    result = run(*command, "x" * 6_000)
+    assert result.code == 1 and result.out == b""
+    assert result.err.startswith("error: ") and result.err.count("\n") == 1
 
 
 def test_another_architecture_is_named(talker: Half, tmp_path: Path) -> None:

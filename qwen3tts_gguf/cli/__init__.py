@@ -72,6 +72,9 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader of our output has gone; so do we
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_EXIT_ERROR)
+    except OSError as error:  # a path the system refuses before anyone could say what it was for
+        stderr.print(f"error: {printable(str(error))}", markup=False, soft_wrap=True)
+        sys.exit(_EXIT_ERROR)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
