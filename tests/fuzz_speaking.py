@@ -44,8 +44,9 @@ def speak(talker: Path, mmproj: Path, rng: random.Random) -> None:
         sub_top_k=rng.choice((None, 0)),
     )
     for chosen in (None, voice):
-        samples = tts.speak("Hello.", chosen, options)
-        assert np.isfinite(samples).all() and np.abs(samples).max(initial=0) <= 1
+        with tts.utter("Hello.", chosen, options) as utterance:
+            utterance.finish()
+        assert np.isfinite(utterance.samples).all() and np.abs(utterance.samples).max(initial=0) <= 1
 
 
 def child(talker: Path, mmproj: Path, rng: random.Random) -> int:
