@@ -34,7 +34,7 @@ from .schema import SAMPLE_RATE_HZ
 from .tts import TTS, SpeechOptions, Utterance, default_threads
 from .voice import Voice
 
-__all__ = ["FRAME_PARTS", "MIN_FRAMES", "Report", "measure", "plain_voice"]
+__all__ = ["FRAME_PARTS", "MIN_FRAMES", "Report", "measure", "plain_voice", "weight_types"]
 
 Report = dict[str, Any]
 """JSON's types only; units are in the names. `measure` tells what is in it."""
@@ -355,12 +355,18 @@ def _model_facts(tts: TTS, files: ModelFiles) -> dict[str, Any]:
         "kind": tts.kind,
         "files": [str(file.path) for file in (talker, mmproj)],
         "bytes": [file.path.stat().st_size for file in (talker, mmproj)],
-        "types": {
-            "token table": _matrix_types(talker, "token_embd."),
-            "talker": _matrix_types(talker, "blk."),
-            "predictor": _matrix_types(mmproj, "a.gen.code."),
-            "codec": _matrix_types(mmproj, "a.gen.wav."),
-        },
+        "types": weight_types(files),
+    }
+
+
+def weight_types(files: ModelFiles) -> dict[str, list[str]]:
+    """The types each part of a model stores its matrices in: {"talker": ["Q8_0"], ...}"""
+    talker, mmproj = files.talker.file, files.mmproj.file
+    return {
+        "token table": _matrix_types(talker, "token_embd."),
+        "talker": _matrix_types(talker, "blk."),
+        "predictor": _matrix_types(mmproj, "a.gen.code."),
+        "codec": _matrix_types(mmproj, "a.gen.wav."),
     }
 
 

@@ -16,10 +16,12 @@ FOLDERS = {"qwen3tts_gguf": ROOT / "qwen3tts_gguf", "qwen3tts_convert": ROOT / "
 ROWS = (
     "qwen3tts_gguf.__main__",
     "qwen3tts_gguf.cli",
-    "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching",
+    "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting",
+    "qwen3tts_gguf.cli.reporting",
     "qwen3tts_gguf.cli.console",
     "qwen3tts_gguf",  # lazy: names for type checkers only
+    "qwen3tts_gguf.verification",
     "qwen3tts_gguf.benchmark",
     "qwen3tts_gguf.tts  qwen3tts_gguf.inspection",
     "qwen3tts_gguf.casting  qwen3tts_gguf.voice_store",
@@ -47,7 +49,8 @@ ROWS = (
     "qwen3tts_gguf.voice_file  qwen3tts_gguf.audio  qwen3tts_gguf.codes  qwen3tts_gguf.mel  qwen3tts_gguf.sampling"
     "  qwen3tts_gguf.runaway",
     "qwen3tts_gguf.schema",
-    "qwen3tts_gguf.errors  qwen3tts_gguf.generation  qwen3tts_gguf.whole_file  qwen3tts_gguf.ggml.types",
+    "qwen3tts_gguf.errors  qwen3tts_gguf.generation  qwen3tts_gguf.whole_file"
+    "  qwen3tts_gguf.agreement  qwen3tts_gguf.verdict  qwen3tts_gguf.ggml.types",
 )
 LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules.split()}
 
@@ -73,7 +76,7 @@ HOMES = {
     "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice_file"),
     "gguf": ("qwen3tts_convert.",),
     "huggingface_hub": ("qwen3tts_convert.hub",),
-    "matplotlib": ("qwen3tts_gguf.cli.benching",),
+    "matplotlib": ("qwen3tts_gguf.cli.reporting",),
     "torch": (),
 }
 

@@ -20,7 +20,7 @@ import test_cli
 import tiny
 
 from qwen3tts_convert import ConvertedPair
-from qwen3tts_gguf import VoiceStore, tts
+from qwen3tts_gguf import VoiceStore, tts, verification
 from qwen3tts_gguf.cli import app
 
 Pair = Callable[..., ConvertedPair]
@@ -33,10 +33,12 @@ PLACES = {  # as README has it -> size and type of the tiny model that stands in
     "models/Qwen3-TTS-12Hz-0.6B-CustomVoice-Q8_0.gguf": ("tiny", "custom_voice"),
     "models/Qwen3-TTS-12Hz-1.7B-CustomVoice-Q8_0.gguf": ("tiny-1.7b", "custom_voice"),
     "models/Qwen3-TTS-12Hz-1.7B-VoiceDesign-Q8_0.gguf": ("tiny-1.7b", "voice_design"),
+    "models/Qwen3-TTS-12Hz-0.6B-Base-F32.gguf": BASE,
     "ref.flac": "ref.wav",
 }
 NOT_RUN = {
     "qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base": "downloads a released checkpoint",
+    "qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base --type f32 --codec-type f32": "the same",
 }
 # Lines of an installation and of listening, which leave nothing of ours to test.
 FOREIGN = re.compile(r"(python3 -m venv|\. \.venv/bin/activate|pip install|python -m pytest|aplay)\b")
@@ -72,6 +74,7 @@ def place(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("QWEN3TTS_VOICES", str(tmp_path / "voices"))
         monkeypatch.setattr(tts, "default_threads", lambda: 1)
+        monkeypatch.setattr(verification, "TEXTS", verification.TEXTS[:1])
         Path("models").mkdir()
         if "tiny.py" not in block:
             os.link(pair().talker, BASE)

@@ -1,10 +1,11 @@
 """The command line: the only place that prints, exits, or reads the environment.
 
     __init__  the app, and how errors end it        console  what the commands share
-    converting  speaking  voices  codec  inspecting  benching  the commands
+    converting  speaking  voices  codec  inspecting  benching  verifying  the commands
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error said in one line, 2 a command that was
-not understood, 3 speech that came to no end, 130 stopped by Ctrl-C.
+not understood, 3 speech that came to no end, 4 a model that `verify` finds too far from its reference, 130 stopped by
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..errors import Error, NoEndOfSpeech, QualityWarning
-from . import benching, codec, converting, inspecting, speaking, voices
+from . import benching, codec, converting, inspecting, speaking, verifying, voices
 from .console import printable, stderr, stdout
 
 __all__ = ["app", "main"]
@@ -47,6 +48,7 @@ app.add_typer(voices.app, name="voice")
 app.add_typer(codec.app, name="codec")
 app.command()(inspecting.inspect)
 app.command()(benching.bench)
+app.command()(verifying.verify)
 
 
 def main() -> NoReturn:

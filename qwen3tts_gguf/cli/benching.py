@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,17 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import OptionError
-from .console import (
-    DEFAULT_MODELS,
-    MmprojOption,
-    ModelOption,
-    QuietOption,
-    ThreadsOption,
-    VoicesOption,
-    stderr,
-    stdout,
-)
+from .console import DEFAULT_MODELS, MmprojOption, ModelOption, QuietOption, ThreadsOption, VoicesOption, stdout
+from .reporting import JsonFileOption, hand_out, picture, require_outputs, stages
 from .speaking import RefPadOption, RefTextFileOption, RefTextOption, XVectorOption, chosen_voice
 
 if TYPE_CHECKING:
@@ -32,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 _REAL_TIME_MS = 80
-_PICTURES = (".png", ".svg")
 _COLORS = {"talker": "#4477aa", "predictor": "#66ccee", "codec": "#228833", "other": "#bbbbbb"}
 
 
@@ -47,7 +35,7 @@ def bench(
     ref_pad: RefPadOption = None,
     voices: VoicesOption = None,
     threads: ThreadsOption = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="For machines; - writes to stdout.")] = None,
+    json_file: JsonFileOption = None,
     plot: Annotated[Path | None, typer.Option(help="A picture of one frame: .png or .svg.")] = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -58,11 +46,7 @@ def bench(
 
     A picture needs: pip install 'qwen3tts-gguf\\[plot]'
     """
-    to_stdout = json_file is not None and str(json_file) == "-"
-    if json_file is not None and not to_stdout:
-        _check_folder(json_file)
-    if plot is not None:
-        _check_plot(plot)
+    require_outputs(json_file, plot)
 
     from ..benchmark import measure, plain_voice
 
@@ -70,21 +54,10 @@ def bench(
         chosen = chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
         return chosen or plain_voice(tts)
 
-    def tell(stage: str) -> None:  # plain lines: a bar that moves would take part in what is measured
-        if not quiet and stderr.is_terminal:
-            stderr.print(f"{stage} ...")
-
-    report = measure(model, mmproj=mmproj, n_threads=threads, n_frames=frames, choose_voice=choose, on_stage=tell)
-    text = json.dumps(report, ensure_ascii=False, indent=2)
-    if to_stdout:
-        print(text)
-    else:
-        _print(report)
-    if json_file is not None and not to_stdout:
-        try:
-            json_file.write_text(text + "\n", "utf-8")
-        except OSError as error:
-            raise OptionError(f"{json_file}: cannot be written ({error.strerror})") from None
+    report = measure(
+        model, mmproj=mmproj, n_threads=threads, n_frames=frames, choose_voice=choose, on_stage=stages(quiet)
+    )
+    hand_out(report, json_file, lambda: _print(report))
     if plot is not None:
         _draw(report, plot)
 
@@ -136,40 +109,22 @@ def _print(report: Report) -> None:
 # -- the picture -----------------------------------------------------------------------------------------------------
 
 
-def _check_folder(file: Path) -> None:
-    """Before minutes of work, not after. Raises OptionError."""
-    if not file.parent.is_dir():
-        raise OptionError(f"{file}: cannot be written (there is no folder {file.parent})")
-
-
-def _check_plot(plot: Path) -> None:
-    if plot.suffix not in _PICTURES:
-        raise OptionError(f"{plot}: pictures are saved as {' or '.join(_PICTURES)}")
-    _check_folder(plot)
-    if importlib.util.find_spec("matplotlib") is None:
-        raise OptionError("--plot needs matplotlib: pip install 'qwen3tts-gguf[plot]'")
-
-
 def _draw(report: Report, plot: Path) -> None:
     """One frame as a stacked bar, beside the 80 ms it lasts."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 2.2), layout="constrained")
-    axes = figure.add_subplot()
-    left = 0.0
-    for part, color in _COLORS.items():
-        ms = max(report["frame_ms"][part]["median"], 0.0)
-        axes.barh(0, ms, left=left, color=color, label=f"{part} {ms:.1f} ms")
-        left += ms
-    axes.axvline(_REAL_TIME_MS, color="#cc3311", linestyle="--", label=f"real time: {_REAL_TIME_MS} ms")
-    axes.set_xlim(0, 1.05 * max(left, _REAL_TIME_MS))
-    axes.set_yticks([])
-    axes.set_xlabel("ms of one frame (medians)")
-    types = "+".join(report["model"]["types"]["talker"])
-    cpu, threads = report["machine"]["cpu"], report["threads"]
-    axes.set_title(f"{report['model']['name']}, {types}, RTF {report['rtf']:.2f} ({cpu}, threads: {threads})", size=9)
-    figure.legend(loc="outside lower center", ncols=len(_COLORS) + 1, frameon=False, fontsize=8)
-    try:
-        figure.savefig(plot, dpi=150)
-    except OSError as error:
-        raise OptionError(f"{plot}: cannot be written ({error.strerror})") from None
+    with picture(plot, inches=(8, 2.2)) as figure:
+        axes = figure.add_subplot()
+        left = 0.0
+        for part, color in _COLORS.items():
+            ms = max(report["frame_ms"][part]["median"], 0.0)
+            axes.barh(0, ms, left=left, color=color, label=f"{part} {ms:.1f} ms")
+            left += ms
+        axes.axvline(_REAL_TIME_MS, color="#cc3311", linestyle="--", label=f"real time: {_REAL_TIME_MS} ms")
+        axes.set_xlim(0, 1.05 * max(left, _REAL_TIME_MS))
+        axes.set_yticks([])
+        axes.set_xlabel("ms of one frame (medians)")
+        types = "+".join(report["model"]["types"]["talker"])
+        cpu, threads = report["machine"]["cpu"], report["threads"]
+        axes.set_title(
+            f"{report['model']['name']}, {types}, RTF {report['rtf']:.2f} ({cpu}, threads: {threads})", size=9
+        )
+        figure.legend(loc="outside lower center", ncols=len(_COLORS) + 1, frameon=False, fontsize=8)
