@@ -18,6 +18,7 @@ import sys
 import tempfile
 import traceback
 import warnings
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import mutation
@@ -63,11 +64,36 @@ def child(talker: Path, mmproj: Path, rng: random.Random) -> int:
             status = SPOKE
         except Error as error:
             status = REFUSED if "\n" not in str(error) else FAILED
+            print(f"refused: {error}", file=sys.stderr)
         except BaseException:
             traceback.print_exc()
         sys.stderr.flush()
         os._exit(status)
     return os.waitpid(process, 0)[1]
+
+
+@dataclass
+class Report:
+    """What became of the children."""
+
+    seed: int
+    spoke: int = 0
+    refused: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def count(self, case: int, status: int) -> None:
+        if os.WIFSIGNALED(status):
+            self.failures.append(f"{self.seed}:{case} {signal.Signals(os.WTERMSIG(status)).name}")
+        elif os.WEXITSTATUS(status) == FAILED:
+            self.failures.append(f"{self.seed}:{case} Python error")
+        elif os.WEXITSTATUS(status) == SPOKE:
+            self.spoke += 1
+        else:
+            self.refused += 1
+
+    def print(self) -> None:
+        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+        print(json.dumps({**asdict(self), "largest child, MB": largest}))
 
 
 def broken_file(sound: bytes, header: mutation.Header, case: int, rng: random.Random) -> bytes:
@@ -85,7 +111,7 @@ def main() -> None:
     first = int(sys.argv[5]) if len(sys.argv) > 5 else 0
     halves = (talker, mmproj)
     headers, sound = [mutation.read_header(path) for path in halves], [path.read_bytes() for path in halves]
-    report = {"seed": seed, "cases": n_cases, "spoke": 0, "refused": 0, "failures": list[str]()}
+    report = Report(seed)
     with tempfile.TemporaryDirectory() as folder:
         broken = [Path(folder) / path.name for path in halves]
         for case, rng in mutation.seeds(seed, n_cases):
@@ -95,15 +121,8 @@ def main() -> None:
                 path.write_bytes(data)
             half = case % 2
             broken[half].write_bytes(broken_file(sound[half], headers[half], case, rng))
-            status = child(*broken, rng)
-            if os.WIFSIGNALED(status):
-                report["failures"].append(f"{seed}:{case} {signal.Signals(os.WTERMSIG(status)).name}")
-            elif os.WEXITSTATUS(status) == FAILED:
-                report["failures"].append(f"{seed}:{case} Python error")
-            else:
-                report["spoke" if os.WEXITSTATUS(status) == SPOKE else "refused"] += 1
-    report["largest child, MB"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
-    print(json.dumps(report))
+            report.count(case, child(*broken, rng))
+    report.print()
 
 
 if __name__ == "__main__":

@@ -110,17 +110,16 @@ def test_a_mutated_file_is_opened_or_refused_in_one_line(pair: Pair, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a crash is told from a refusal in a child process")
-def test_a_mutated_pair_that_is_loaded_and_speaks_crashes_nothing(pair: Pair) -> None:
+@pytest.mark.parametrize("type", ["q8_0", "q4_k_m"])
+@pytest.mark.parametrize(("program", "n_cases"), [("fuzz_speaking.py", SPOKEN), ("fuzz_geometry.py", SPOKEN // 2)])
+def test_a_pair_that_is_loaded_and_speaks_crashes_nothing(pair: Pair, program: str, n_cases: int, type: str) -> None:
     """Each case in a process of its own: it says a frame or refuses in one line; a signal is a failure."""
-    made = pair()
-    program = Path(__file__).with_name("fuzz_speaking.py")
+    made = pair(type=type)
+    arguments = [str(made.talker), str(made.mmproj), str(SEED), str(n_cases)]
     done = subprocess.run(
-        [sys.executable, str(program), str(made.talker), str(made.mmproj), str(SEED), str(SPOKEN)],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, str(Path(__file__).with_name(program)), *arguments], capture_output=True, text=True, check=True
     )
     report = json.loads(done.stdout.splitlines()[-1])
-    print(report)
+    print(program, report)
     assert report["failures"] == []
     assert report["spoke"] and report["refused"]
