@@ -15,7 +15,7 @@ test *arguments:
 slow checkpoints:
     QWEN3TTS_CHECKPOINTS={{checkpoints}} python -m pytest -m slow
 
-# Every mutated file: 36,000 for the readers, 400 loaded and made to speak, 5,000 of each structure
+# Every mutated file: 36,000 for the readers, 1,200 loaded and made to speak, 5,000 of each structure
 fuzz:
     python -m pytest -s -m slow tests/test_fuzz.py
     python -m pytest --hypothesis-profile=fuzz tests/test_hostile_structure.py
