@@ -113,7 +113,7 @@ class Checkpoint:
         """The language a preset speaker speaks instead of chinese, or "". The checkpoint writes False for none."""
         dialects = self.talker.values.get("spk_is_dialect") or {}
         dialect = dialects.get(speaker, False) if isinstance(dialects, dict) else False
-        if dialect is not False and dialect not in self.languages:
+        if dialect is not False and not (isinstance(dialect, str) and dialect in self.languages):
             raise self.talker.error("spk_is_dialect", f"gives {speaker} the unknown language {dialect!r}")
         return dialect or ""
 
