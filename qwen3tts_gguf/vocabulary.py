@@ -94,11 +94,13 @@ class Vocabulary:
         self.speakers = _speakers(file, codec, self.languages)
         """Speaker name -> preset."""
         control = {i for i in _NOT_CODES if i != self.codec.eos}
-        self.suppressed = sorted({token - n_text for token in file.integers("tokenizer.ggml.suppress_tokens")} or control)
+        named = {token - n_text for token in file.integers("tokenizer.ggml.suppress_tokens")}
+        self.suppressed = sorted(named or control)
         """Codec tokens the talker must never say: all that are neither codes nor end of speech."""
         self.n_codes = CODEC_VOCABULARY - len(self.suppressed) - 1
         """Codes the talker may say are 0 to here."""
-        if self.n_codes < 1 or self.suppressed != sorted({*range(self.n_codes, CODEC_VOCABULARY), *control} - {self.codec.eos}):
+        no_codes = {*range(self.n_codes, CODEC_VOCABULARY), *control} - {self.codec.eos}
+        if self.n_codes < 1 or {*self.suppressed} != no_codes:
             raise ModelFileError(f"{file.path}: it suppresses other tokens than those that are no codes")
 
     def spoken_languages(self) -> list[str]:
