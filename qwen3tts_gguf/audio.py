@@ -27,7 +27,7 @@ _FORMATS = {
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 _LENGTH_UNKNOWN = 0xFFFF_FFFF
-_MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
+_MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 192_000
 _LOUDEST = 10.0  # floating point may pass full scale a little; far beyond, it was meant in other units
 _BLOCK_VALUES = 1 << 18
 _HASH_BYTES = 1 << 20

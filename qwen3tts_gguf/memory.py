@@ -23,21 +23,23 @@ _PROCESS_BYTES = 180 << 20
 _POSITIONS = 512
 """Of the talker's keys and values: a sentence or two with a reference."""
 _NOT_SPOKEN_WITH = ("token_embd", "a.codec_enc", "a.blk", "a.conv", "a.asp", "mm.a")
+_DOUBT = 1.25
+"""Refuse only past this: the estimate errs by a tenth, and what a system calls available can grow when it is needed."""
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def require_room(files: ModelFiles) -> None:
     """Raises BackendError when the model plainly does not fit into what memory is free."""
     needed, available = needed_bytes(files), available_bytes()
-    if needed > available:
+    if needed > _DOUBT * available:
         raise BackendError(
             f"{files.talker.file.path}: speaking with this model takes about {needed / 1e9:.1f} GB of memory, and "
-            f"{available / 1e9:.1f} GB are free: take a smaller --type or model, or try it anyway with --force"
+            f"{max(0, available) / 1e9:.1f} GB are free: take a smaller --type or model, or try it anyway with --force"
         )
 
 
 def needed_bytes(files: ModelFiles) -> int:
-    """About what speaking takes, measured within a tenth of it for the released sizes."""
+    """About what speaking takes; 7 to 12 % above what was measured for the released sizes."""
     c = files.talker.config
     exact = files.talker.file.info("blk.0.attn_k.weight").type == GgmlType.F32
     kv = 2 * c.n_layers * _POSITIONS * c.n_kv_heads * c.head_dim * (4 if exact else 2)

@@ -3,11 +3,12 @@
 Both are judged over one stretch of 75 frames, 6 s in which nothing new was heard. Speech does not come near it:
 
 - A pause, where code 0 hardly changes and little is heard, takes 1 s at a comma and 2 to 3 s at a paragraph.
-- A text that repeats itself ("la la la") is not said twice alike, nor do its rounds last a whole number of frames, so
-  its codes fall differently each time. A circle is exact but for a stray code here and there: nine in ten must be what
-  they were one round earlier, and a round takes 1.2 s at most, so that five of them pass.
-- A quiet voice, of a quiet clip, is measured against its own loudest frame. Between a loud vowel and the softest sound
-  lie 40 dB at most, and in 6 s there is a vowel.
+- A text that repeats itself ("la la la") is seldom said twice alike, nor do its rounds last a whole number of frames,
+  so its codes fall differently each time. (Those of nano do: it can be stopped after 6 s of one word.) A circle is
+  exact but for a stray code here and there: nine in ten must be what they were one round earlier, and a round takes
+  1.2 s at most, so that five of them pass.
+- A quiet voice, of a quiet clip, is measured against its own loudest frame, and only below -60 dB of full scale by
+  itself. Between a loud vowel and the softest sound lie 40 dB at most, and in 6 s there is a vowel.
 
 What takes less than 6 s, the budget of frames ends. The talker chooses code 0 alone and knows the other fifteen only by
 their sum, so it is code 0 that goes round; the others are drawn anew each time and hide it.

@@ -45,7 +45,7 @@ ROWS = (
     "qwen3tts_gguf.model_files  qwen3tts_gguf.tokenizer  qwen3tts_gguf.vocabulary",
     "qwen3tts_gguf.llama_contract",
     "qwen3tts_gguf.gguf_file",
-    "qwen3tts_gguf.geometry  qwen3tts_gguf.spoken_text  qwen3tts_gguf.tensor_groups",
+    "qwen3tts_gguf.geometry  qwen3tts_gguf.nano  qwen3tts_gguf.spoken_text  qwen3tts_gguf.tensor_groups",
     "qwen3tts_gguf.voice_file  qwen3tts_gguf.audio  qwen3tts_gguf.codes  qwen3tts_gguf.mel  qwen3tts_gguf.sampling"
     "  qwen3tts_gguf.runaway",
     "qwen3tts_gguf.schema",

@@ -146,6 +146,15 @@ def test_without_options_the_text_sets_the_budget(never: TTS) -> None:
         never.speak(TEXT, options=SpeechOptions(retries=0))
 
 
+def test_who_changes_the_samples_of_a_stream_changes_nothing_else(never: TTS) -> None:
+    heard = []
+    with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=3)) as utterance:
+        for samples in utterance:
+            heard.append(samples.copy())
+            samples[:] = 0
+    assert np.array_equal(utterance.samples, np.concatenate(heard))
+
+
 def test_a_stream_gives_all_its_frames_and_then_the_error(never: TTS) -> None:
     stream = never.stream(TEXT, options=SpeechOptions(seed=1, max_frames=3))
     frames = [next(stream) for _ in range(3)]

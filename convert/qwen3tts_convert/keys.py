@@ -77,7 +77,9 @@ def _general(writer: gguf.GGUFWriter, checkpoint: Checkpoint, name: str, kind: s
         )
     except Exception as error:  # a YAML parser's, which is gguf's dependency and not ours; or gguf trusts a wrong kind
         reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{checkpoint.folder / 'README.md'}: its metadata cannot be read: {reason}") from error
+        raise CheckpointError(
+            f"{checkpoint.folder}: the metadata of README.md or config.json cannot be read: {reason}"
+        ) from error
     metadata.name = metadata.name or name
     metadata.size_label = metadata.size_label or gguf.size_label(n_parameters, n_parameters, 0, 0)
     defaults, given = checkpoint.generation_defaults, checkpoint.generation.values

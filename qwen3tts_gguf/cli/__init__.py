@@ -14,6 +14,7 @@ import importlib.metadata
 import logging
 import os
 import sys
+import traceback
 import warnings
 from typing import Annotated, Any, NoReturn
 
@@ -63,20 +64,15 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(_EXIT_INTERRUPTED)
-    except Error as error:
-        if "--debug" in sys.argv[1:]:
-            raise
-        stderr.print(f"error: {printable(str(error))}", markup=False, soft_wrap=True)
-        sys.exit(_EXIT_NO_END_OF_SPEECH if isinstance(error, NoEndOfSpeech) else _EXIT_ERROR)
-    except MemoryError:
-        stderr.print("error: there is not enough memory for this", soft_wrap=True)
-        sys.exit(_EXIT_ERROR)
     except BrokenPipeError:  # the reader of our output has gone; so do we
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_EXIT_ERROR)
-    except OSError as error:  # a path the system refuses before anyone could say what it was for
-        stderr.print(f"error: {printable(str(error))}", markup=False, soft_wrap=True)
-        sys.exit(_EXIT_ERROR)
+    except (Error, MemoryError, OSError) as error:  # OSError: of a path that nobody could say more about
+        if "--debug" in sys.argv[1:]:
+            traceback.print_exc()
+        message = "there is not enough memory for this" if isinstance(error, MemoryError) else str(error)
+        stderr.print(f"error: {printable(message)}", markup=False, soft_wrap=True)
+        sys.exit(_EXIT_NO_END_OF_SPEECH if isinstance(error, NoEndOfSpeech) else _EXIT_ERROR)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:

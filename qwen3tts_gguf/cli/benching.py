@@ -9,7 +9,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .console import DEFAULT_MODELS, MmprojOption, ModelOption, QuietOption, ThreadsOption, VoicesOption, stdout
+from .console import (
+    DEFAULT_MODELS,
+    MmprojOption,
+    ModelOption,
+    QuietOption,
+    ThreadsOption,
+    VoicesOption,
+    printable,
+    stdout,
+)
 from .reporting import JsonFileOption, hand_out, picture, require_outputs, stages
 from .speaking import RefPadOption, RefTextFileOption, RefTextOption, XVectorOption, chosen_voice
 
@@ -88,7 +97,7 @@ def _print(report: Report) -> None:
     if (long := report["long_run"]) is not None:
         rows["frame 100, last frames"] = f"{long['frame_100_ms']:.1f} ms, {long['last_ms']:.1f} ms"
     for name, value in rows.items():
-        facts.add_row(name, escape(value))
+        facts.add_row(name, escape(printable(value)))
     stdout.print(facts)
     stdout.print()
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from ..errors import OptionError
+from ..errors import OptionError, TextError
 from ..whole_file import whole_file
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "output_target",
     "printable",
     "progress",
+    "read_text",
     "require_npy",
     "save_array",
     "stderr",
@@ -84,6 +85,16 @@ def voices_folder(chosen: Path | None) -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("qwen3tts", appauthor=False)) / "voices"
+
+
+def read_text(path: Path) -> str:
+    """A file of UTF-8 text. Raises TextError."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise TextError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise TextError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def require_npy(path: Path) -> None:

@@ -18,6 +18,8 @@ from .console import (
     QuietOption,
     ThreadsOption,
     VoicesOption,
+    printable,
+    read_text,
     stderr,
     stdout,
 )
@@ -118,12 +120,7 @@ def verify(
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        lines = [line for line in file.read_text("utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise TextError(f"{file}: not UTF-8 text") from None
-    except OSError as error:
-        raise TextError(f"{file}: cannot be read ({error.strerror})") from None
+    lines = [line for line in read_text(file).splitlines() if line.strip()]
     if not lines:
         raise TextError(f"{file}: there is no text in it")
     return lines
@@ -144,7 +141,7 @@ def _print(report: Report) -> None:
         "greedy runs": f"{report.greedy_equal:.1%} of codes equal",
     }
     for name, value in rows.items():
-        facts.add_row(name, escape(value))
+        facts.add_row(name, escape(printable(value)))
     stdout.print(facts)
     stdout.print()
 
