@@ -15,10 +15,18 @@ test *arguments:
 slow checkpoints:
     QWEN3TTS_CHECKPOINTS={{checkpoints}} python -m pytest -m slow
 
+# A thousand utterances in one process: memory, threads and open files stay as they were
+soak:
+    python -m pytest -s -m soak
+
+# Make models/nano again, in some three hours; `reference` is the interpreter of the reference environment
+nano reference:
+    sh models/nano/recipe/make.sh {{reference}} "$(command -v python)"
+
 # Every mutated file: 36,000 for the readers, 1,200 loaded and made to speak, 5,000 of each structure
 fuzz:
     python -m pytest -s -m slow tests/test_fuzz.py
-    python -m pytest --hypothesis-profile=fuzz tests/test_hostile_structure.py
+    python -m pytest --hypothesis-profile=fuzz --hypothesis-seed=1 tests/test_hostile_structure.py
 
 # Style and types
 lint:
