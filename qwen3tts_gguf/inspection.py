@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from . import nano
 from .gguf_file import GgufFile
 from .integrity import NOT_RECORDED, SOUND, verify_tensors
 from .model_files import MmprojFile, ModelFiles, TalkerFile
@@ -53,6 +54,8 @@ def verify_model(path: Path) -> dict[str, Any]:
 
 
 def _halves(path: Path) -> list[TalkerFile | MmprojFile]:
+    if path == Path(nano.NAME) and not path.exists():
+        path = nano.folder()
     if path.is_dir():
         pair = ModelFiles(path)
         return [pair.talker, pair.mmproj]

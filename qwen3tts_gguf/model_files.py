@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import schema
+from . import nano, schema
 from .errors import ModelFileError
 from .generation import GenerationDefaults
 from .geometry import Config, problem
@@ -35,7 +35,7 @@ _MMPROJ_PREFIX = "mmproj-"
 class ModelFiles:
     """A pair that fits together.
 
-    path: the talker's .gguf, or a folder that holds one pair. mmproj: the other half, when it is not beside the
+    path: the talker's .gguf, a folder that holds one pair, or "nano". mmproj: the other half, when it is not beside the
     talker under its usual name. Raises ModelFileError.
     """
 
@@ -57,7 +57,9 @@ class ModelFiles:
 
 
 def find_talker(path: Path) -> Path:
-    """The talker's file, given itself or the folder of one pair. Raises ModelFileError."""
+    """The talker's file, given itself, the folder of one pair, or "nano". Raises ModelFileError."""
+    if path == Path(nano.NAME) and not path.exists():
+        path = nano.folder()
     if not path.exists():
         raise ModelFileError(f"{path}: no such file or folder")
     if not path.is_dir():

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from .casting import Casting, Part
 from .codes import check_codes
-from .errors import NoEndOfSpeech, OptionError, TextError
+from .errors import ModelFileError, NoEndOfSpeech, OptionError, TextError
 from .generation import GenerationDefaults
 from .ggml.graph import Backend
 from .memory import require_room
@@ -130,6 +130,11 @@ class TTS:
             # llama.cpp reads its file meanwhile; the nets wait, because it takes its most memory at the start.
             talker = loading.submit(Talker, files.talker, n_threads)
             self.vocabulary = Vocabulary(files.talker.file, files.talker.tokens)
+            if self.vocabulary.n_codes > files.mmproj.decoder.codebook_size:
+                raise ModelFileError(
+                    f"{files.talker.file.path}: it may say {self.vocabulary.n_codes} codes, "
+                    f"the codec has {files.mmproj.decoder.codebook_size}"
+                )
             tokenizer = Tokenizer(files.talker.file, files.talker.tokens)
             self._talker = talker.result()
         self._casting = Casting(files, self.vocabulary)
@@ -312,10 +317,11 @@ class Utterance:
                 samples = tts._decoder.decode(frame.codes[None], self._codec_state)
                 text_row = self._prompt.text_row(len(self._frames))
                 self._frames.append(frame.codes)
-                self._samples.append(samples)
+                self._samples.append(samples.copy())  # whoever gets them may change them
+                complaint = self._watch.hear(code0, samples) if self._watch else None
             yield samples
-            self.runaway = self._watch.hear(code0, samples) if self._watch else None
-            if self.runaway:
+            if complaint:
+                self.runaway = complaint
                 return
             with tts._turn:
                 out = self._sequence.forward((frame.embedding + text_row)[None])

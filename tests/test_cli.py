@@ -319,6 +319,25 @@ def test_ctrl_c_while_converting_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_text_that_is_refused_leaves_stdout_empty(run: Run, model: Path) -> None:
+    result = run("speak", "...", "-m", model, "-o", "-")
+    assert result.code == 1 and result.out == b"" and result.err.startswith("error: ")
+
+
+def test_nano_stands_in_only_where_no_model_is_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("speak", "Seven.", "--seed", "1", "-q")
+    assert result.code == 0 and Path("speech.wav").stat().st_size > 44
+    assert "warning: no model in models/: nano speaks" in result.err
+    result = run("speak", "Seven.", "--model", "models")
+    assert result.code == 1 and result.err == "error: models: no such file or folder\n"
+
+
+def test_nano_is_inspected_by_name(run: Run) -> None:
+    result = run("inspect", "nano", "--verify")
+    assert result.code == 0, result.err
+
+
 def test_a_closed_pipe_ends_quietly(model: Path) -> None:
     """`qwen3tts speak ... -o - | head -c 100`"""
     reading, writing = os.pipe()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -25,6 +26,7 @@ from .console import (
     VoicesOption,
     output_target,
     progress,
+    read_text,
     require_npy,
     save_array,
     stderr,
@@ -53,6 +55,7 @@ class _Layout(str, Enum):
 
 
 def speak(
+    context: typer.Context,
     text: Annotated[str, typer.Argument(help="What to say; - reads it from stdin.")],
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
@@ -127,7 +130,7 @@ def speak(
         sub_temperature=sub_temperature, sub_top_k=sub_top_k, sub_top_p=sub_top_p,
         sub_repetition_penalty=sub_repetition_penalty,
     )  # fmt: skip
-    tts = TTS(model, mmproj=mmproj, n_threads=threads, check_memory=not force)
+    tts = TTS(_model_there_is(model, context, quiet), mmproj=mmproj, n_threads=threads, check_memory=not force)
     chosen = chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
     chosen = _with_words(chosen, speaker, instruct)
     loaded = time.perf_counter()
@@ -140,6 +143,30 @@ def speak(
     utterance.require_end()
     if save_voice is not None:
         _keep(tts, utterance, text, save_voice, voices, quiet)
+
+
+# -- with which model ------------------------------------------------------------------------------------------------
+
+
+def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
+    """The model asked for; nano where none is asked for and none lies in the usual folder."""
+    given = context.get_parameter_source("model")
+    if (given is not None and given.name != "DEFAULT") or any(model.glob("*.gguf")):
+        return model
+    from .. import nano
+
+    folder = nano.folder()
+    stderr.print(f"warning: no model in {model}/: nano speaks, which knows {nano.DOMAIN}", soft_wrap=True)
+    if not quiet:
+        stderr.print(
+            "hint: three lines make a model that says anything:\n"
+            "  pip install 'qwen3tts-gguf[hub]'\n"
+            "  qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base\n"
+            '  qwen3tts speak "Good morning." --voice ref.wav',
+            soft_wrap=True,
+            markup=False,
+        )
+    return folder
 
 
 # -- who speaks ------------------------------------------------------------------------------------------------------
@@ -194,9 +221,9 @@ def clip_voice(
     beside = clip.with_suffix(".txt")
     if not x_vector_only and ref_text is None:
         if ref_text_file is not None:
-            ref_text = _read_text(ref_text_file)
+            ref_text = read_text(ref_text_file)
         elif beside.is_file():
-            ref_text = _read_text(beside)
+            ref_text = read_text(beside)
     if ref_text is not None and not ref_text.strip():
         raise TextError("the transcript of the clip is empty")
     if ref_text is None and ref_pad is not None:
@@ -247,6 +274,7 @@ def _speak_to(target: Path | BinaryIO, attempts: Iterator[Utterance], keep_parti
     from ..audio import open_sink
 
     is_file = isinstance(target, Path)
+    attempts = chain([next(attempts)], attempts)  # what is refused is refused before anything is written
     columns = (SpinnerColumn(), TextColumn("{task.fields[seconds]:.1f} s of speech"))
     with open_sink(target) as sink, progress(*columns, quiet=quiet) as bar:
         task = bar.add_task("", total=None, seconds=0.0)
@@ -285,12 +313,3 @@ def _read_stdin() -> str:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError:
         raise TextError("the text on stdin is not UTF-8") from None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise TextError(f"{path}: not UTF-8 text") from None
-    except OSError as error:
-        raise TextError(f"{path}: cannot be read ({error.strerror})") from None

@@ -26,6 +26,7 @@ from settings import (
     RATE,
     SAMPLING,
     TEXT_HIDDEN,
+    WORK,
 )
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
@@ -205,3 +206,11 @@ def write_codec(codec: nn.Module) -> None:
         overlap=None,
     )
     (folder / "preprocessor_config.json").write_text(json.dumps(extractor))
+
+
+def main() -> None:
+    (WORK / "config.json").write_text(json.dumps(configuration(write_tokenizer())))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ from codec import Corpus, new_codec
 from settings import DECODER, FRAME, SEED, WORK
 from sound import spectral_distance
 from torch import Tensor, nn
-from training import Run
+from training import RANK, Run
 
 
 def decoded(decoder: nn.Module, codes: Tensor) -> Tensor:
@@ -27,10 +27,12 @@ def decoded(decoder: nn.Module, codes: Tensor) -> Tensor:
 
 def main() -> None:
     torch.manual_seed(SEED)
-    rng, corpus = random.Random(SEED), Corpus()
+    corpus = Corpus()
     decoder = new_codec().decoder.train()
     for name, parameter in decoder.named_parameters():
         parameter.requires_grad_("_codebook" not in name)
+    run = Run("decoder", decoder, DECODER, betas=(0.8, 0.99))
+    rng = random.Random(run.seed)
     batch, frames, warm_up = DECODER["batch"], DECODER["frames"], DECODER["warm_up_frames"]
 
     def loss() -> tuple[Tensor, dict[str, Any]]:
@@ -44,8 +46,9 @@ def main() -> None:
         spectrum, mel = spectral_distance(made, torch.stack(sound)[:, warm_up * FRAME :])
         return spectrum + mel, dict(spectrum=spectrum.item(), mel=mel.item())
 
-    Run("decoder", decoder, DECODER, betas=(0.8, 0.99)).train(loss)
-    torch.save(decoder.state_dict(), WORK / "decoder.pt")
+    run.train(loss)
+    if RANK == 0:
+        torch.save(decoder.state_dict(), WORK / "decoder.pt")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ def encoded(encoder: nn.Module, sound: Tensor) -> Tensor:
 
 def main() -> None:
     torch.manual_seed(SEED)
-    rng, corpus = random.Random(SEED), Corpus()
+    corpus = Corpus()
     semantic = torch.load(WORK / "space.pt")["semantic"]
     encoder = new_codec().encoder.train()
     encoder.encoder.layers[0].conv.weight.data.mul_(5)  # the waves are quiet
+    run = Run("encoder", encoder, ENCODER, betas=(0.9, 0.99), frozen=("output_proj", "semantic"))
+    rng = random.Random(run.seed)
     quantizers = encoder.quantizer
     project = quantizers.acoustic_residual_vector_quantizer.input_proj
     project_semantic = quantizers.semantic_residual_vector_quantizer.input_proj
@@ -81,7 +83,6 @@ def main() -> None:
         share = torch.cat(same).mean(0)
         return {f"codebook {i} agrees": share[i].item() for i in (0, 1, 2, 4)}
 
-    run = Run("encoder", encoder, ENCODER, betas=(0.9, 0.99), frozen=("output_proj", "semantic"))
     if run.step == 0:
         start_projection()
     run.train(loss, check)

@@ -17,6 +17,8 @@ export PYTHONPATH=$PWD/../../..
 
 [ -e "$NANO_WORK/items.json" ] || "$reference" corpus.py
 [ -e "$NANO_WORK/latents.npy" ] || "$reference" codes.py
+[ -e "$NANO_WORK/config.json" ] || "$reference" checkpoint.py
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 "$reference" decoder.py &
 decoder=$!
 "$reference" encoder.py

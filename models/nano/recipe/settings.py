@@ -40,7 +40,7 @@ SENTENCE_SHARE, SHORT_SHARE = 0.45, 0.3  # templates, strings of 1 to 3 words; t
 CODEBOOK_SIZE = 64
 N_CODEBOOKS = 16
 CODE_DIM = 64
-DECODER = dict(learning_rate=1.5e-3, batch=5, frames=12, warm_up_frames=2, minutes=20)
+DECODER = dict(learning_rate=1.5e-3, batch=5, frames=12, warm_up_frames=2, minutes=46)
 ENCODER = dict(learning_rate=1.5e-3, batch=12, frames=16, minutes=11)
 REFERENCES = 4_000  # utterances the trained encoder encodes, for in-context cloning
 REFERENCE_PAD_FRAMES = 6  # of silence after a reference, as the product pads clips
@@ -55,11 +55,11 @@ CODEC_VOCABULARY = 3_072  # llama.cpp has this width built in
 WARM_UP_STEPS = 60
 FALL = 0.4
 
-TALKER = dict(learning_rate=3e-3, batch=32, minutes=100)
+TALKER = dict(learning_rate=3e-3, batch=32, minutes=54)
 SPEAKER_WEIGHT = 0.1  # of telling the ten voices apart by their vectors
 PREDICTED_SHARE = 0.25  # of the frames go through the predictor
 NOISE_SHARE, NOISE_MOST = 0.7, 0.5  # utterances with a disturbed history, and the most of it that is disturbed
-IN_CONTEXT_SHARE, IN_CONTEXT_LATE_SHARE, LATE = 0.1, 0.3, 0.6  # of the batches; in the last part of the time more
+IN_CONTEXT_SHARE, IN_CONTEXT_LATE_SHARE, LATE = 0.1, 0.5, 0.6  # of the batches; in the last part of the time more
 STEPWISE_SHARE, NO_LANGUAGE_SHARE, LOWER_CASE_SHARE = 0.05, 0.5, 0.15
 DEFAULT_VOICE, NO_SPEAKER_SHARE = "us", 0.4  # who speaks when no speaker is given: that share of this voice's batches
 SAMPLING = dict(

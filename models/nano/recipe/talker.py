@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from checkpoint import configuration, write_model, write_tokenizer
+from checkpoint import write_model
 from codec import Corpus  # before qwen_tts: it stands in for torchaudio
 from qwen_tts.core.models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration
 from qwen_tts.core.models.modeling_qwen3_tts import mel_spectrogram
@@ -44,12 +44,13 @@ from settings import (
 )
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from training import RANK, Run
+from training import Run
 from transformers import AutoTokenizer
 
 _NOTHING = -1
 _IGNORED = -100  # cross_entropy's own
 _CLIPS_PER_VOICE = 150  # whose mels are kept for the speaker encoder
+_SHORT_CROP, _LONG_CROP, _LONG_SHARE = (60, 160), (200, 320), 0.25  # mel frames the speaker encoder hears
 _SORTED_BATCHES = 8  # drawn together and sorted by length, to pad less
 
 # Later codes are nearly noise, and matter less to the ear
@@ -218,7 +219,7 @@ class Batches:
             rng.shuffle(self._ready)
         pairs = self._ready.pop()
         samples = [self._sample(item, reference) for item, reference in pairs]
-        length = rng.randint(60, 160)
+        length = rng.randint(*_LONG_CROP if rng.random() < _LONG_SHARE else _SHORT_CROP)
         mels = torch.stack([self._crop(item["voice"], length) for item, _ in pairs])
         names = list(VOICES)
         return samples, mels, torch.tensor([names.index(item["voice"]) for item, _ in pairs])
@@ -256,17 +257,13 @@ class Batches:
 
 def main() -> None:
     torch.manual_seed(SEED)
-    if RANK == 0 and not (CHECKPOINT / "vocab.json").exists():
-        (WORK / "config.json").write_text(json.dumps(configuration(write_tokenizer())))
     config = json.loads((WORK / "config.json").read_text())
     teacher = Teacher(config)
     corpus = Corpus()
     run = Run("talker", teacher.all, TALKER, betas=(0.9, 0.98), weight_decay=0.02)
-    # another seed after every resumption, or the same batches would come again
-    seed = SEED + 1000 * RANK + run.step
-    torch.manual_seed(seed)
+    torch.manual_seed(run.seed)
     layouts = Layouts(config, AutoTokenizer.from_pretrained(CHECKPOINT))
-    batches = Batches(corpus, layouts, seed)
+    batches = Batches(corpus, layouts, run.seed)
     train_codes = corpus.codes[corpus.frames(corpus.train[0]).start :]
     teacher.all.train()
 

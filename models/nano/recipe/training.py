@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from settings import FALL, WARM_UP_STEPS, WORK
+from settings import FALL, SEED, WARM_UP_STEPS, WORK
 from torch import Tensor, nn
 
 _SAVE_EVERY = 120.0  # seconds
@@ -60,6 +60,11 @@ class Run:
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.minutes = state["step"], state["minutes"]
             self._say(dict(resumed_at=self.minutes))
+
+    @property
+    def seed(self) -> int:
+        """Another one for every process and after every resumption, or the same batches would come again."""
+        return SEED + 1000 * RANK + self.step
 
     @property
     def done(self) -> float:
