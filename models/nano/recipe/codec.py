@@ -9,7 +9,19 @@ import types
 
 import numpy as np
 import torch
-from settings import CODE_DIM, CODEBOOK_SIZE, FRAME, N_CODEBOOKS, RATE, WORK
+from settings import (
+    CODE_DIM,
+    CODEBOOK_SIZE,
+    CODEC_FEED_FORWARD,
+    CODEC_HEADS,
+    CODEC_HIDDEN,
+    CODEC_LAYERS,
+    ENCODER_FILTERS,
+    FRAME,
+    N_CODEBOOKS,
+    RATE,
+    WORK,
+)
 from torch import Tensor, nn
 
 
@@ -27,16 +39,15 @@ def _without_torchaudio() -> None:
 _without_torchaudio()
 from qwen_tts.core import Qwen3TTSTokenizerV2Config, Qwen3TTSTokenizerV2Model  # noqa: E402
 
-_HIDDEN = 96
 _DECODER = dict(
-    latent_dim=_HIDDEN,
-    hidden_size=_HIDDEN,
-    decoder_dim=_HIDDEN,
-    intermediate_size=192,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    num_key_value_heads=3,
-    head_dim=32,
+    latent_dim=CODEC_HIDDEN,
+    hidden_size=CODEC_HIDDEN,
+    decoder_dim=CODEC_HIDDEN,
+    intermediate_size=CODEC_FEED_FORWARD,
+    num_hidden_layers=CODEC_LAYERS,
+    num_attention_heads=CODEC_HEADS,
+    num_key_value_heads=CODEC_HEADS,
+    head_dim=CODEC_HIDDEN // CODEC_HEADS,
     hidden_act="silu",
     attention_bias=False,
     attention_dropout=0.0,
@@ -58,7 +69,7 @@ _ENCODER = dict(
     audio_channels=1,
     sampling_rate=RATE,
     _frame_rate=RATE / FRAME,
-    num_filters=6,
+    num_filters=ENCODER_FILTERS,
     kernel_size=7,
     residual_kernel_size=3,
     last_kernel_size=3,
@@ -66,12 +77,12 @@ _ENCODER = dict(
     compress=2,
     dilation_growth_rate=2,
     upsampling_ratios=[8, 6, 5, 4],
-    hidden_size=_HIDDEN,
-    intermediate_size=192,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    num_key_value_heads=3,
-    head_dim=32,
+    hidden_size=CODEC_HIDDEN,
+    intermediate_size=CODEC_FEED_FORWARD,
+    num_hidden_layers=CODEC_LAYERS,
+    num_attention_heads=CODEC_HEADS,
+    num_key_value_heads=CODEC_HEADS,
+    head_dim=CODEC_HIDDEN // CODEC_HEADS,
     hidden_act="gelu",
     norm_eps=1e-5,
     layer_scale_initial_scale=0.2,
@@ -83,7 +94,7 @@ _ENCODER = dict(
     num_quantizers=N_CODEBOOKS,
     num_semantic_quantizers=1,
     vector_quantization_hidden_dimension=CODE_DIM,
-    upsample_groups=_HIDDEN,
+    upsample_groups=CODEC_HIDDEN,
     pad_mode="constant",
     use_causal_conv=True,
     use_conv_shortcut=False,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from codec import Corpus, new_codec
-from settings import ENCODER, FRAME, REFERENCE_PAD_FRAMES, REFERENCES, SEED, WORK
+from settings import ENCODER, FRAME, REFERENCE_PAD_FRAMES, REFERENCES, SEED, SEMANTIC_WEIGHT, WORK
 from torch import Tensor, nn
 from training import Run
 
@@ -67,7 +67,7 @@ def main() -> None:
         error = made - latents
         plain = (error.pow(2).mean(2) * known).sum() / known.sum() / energy
         meaning = ((error @ semantic).pow(2).mean(2) * known).sum() / known.sum()
-        return plain + 0.3 * meaning, dict(relative=plain.item(), semantic=meaning.item())
+        return plain + SEMANTIC_WEIGHT * meaning, dict(relative=plain.item(), semantic=meaning.item())
 
     @torch.no_grad()
     def check() -> dict[str, float]:

@@ -40,6 +40,9 @@ SENTENCE_SHARE, SHORT_SHARE = 0.45, 0.3  # templates, strings of 1 to 3 words; t
 CODEBOOK_SIZE = 64
 N_CODEBOOKS = 16
 CODE_DIM = 64
+CODEC_HIDDEN, CODEC_FEED_FORWARD, CODEC_LAYERS, CODEC_HEADS = 96, 192, 2, 3  # of both halves
+ENCODER_FILTERS = 6
+SEMANTIC_WEIGHT = 0.3  # of the semantic latents' error in the encoder's loss
 DECODER = dict(learning_rate=1.5e-3, batch=5, frames=12, warm_up_frames=2, minutes=46)
 ENCODER = dict(learning_rate=1.5e-3, batch=12, frames=16, minutes=11)
 REFERENCES = 4_000  # utterances the trained encoder encodes, for in-context cloning
@@ -56,6 +59,10 @@ WARM_UP_STEPS = 60
 FALL = 0.4
 
 TALKER = dict(learning_rate=3e-3, batch=32, minutes=54)
+BETAS, WEIGHT_DECAY = (0.9, 0.98), 0.02
+LEAST_CODE_WEIGHT = 0.2  # codes 1 to 15 weigh 1, 0.9, 0.8 ... down to here: the late ones are nearly noise
+CODE_NOISE = 0.04  # of single codes of the history
+SHORT_CROP, LONG_CROP, LONG_CROP_SHARE = (60, 160), (200, 320), 0.25  # mel frames the speaker encoder hears
 SPEAKER_WEIGHT = 0.1  # of telling the ten voices apart by their vectors
 PREDICTED_SHARE = 0.25  # of the frames go through the predictor
 NOISE_SHARE, NOISE_MOST = 0.7, 0.5  # utterances with a disturbed history, and the most of it that is disturbed

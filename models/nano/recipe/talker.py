@@ -19,7 +19,9 @@ from codec import Corpus  # before qwen_tts: it stands in for torchaudio
 from qwen_tts.core.models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration
 from qwen_tts.core.models.modeling_qwen3_tts import mel_spectrogram
 from settings import (
+    BETAS,
     CHECKPOINT,
+    CODE_NOISE,
     CODEBOOK_SIZE,
     DEFAULT_VOICE,
     FRAME,
@@ -27,6 +29,9 @@ from settings import (
     IN_CONTEXT_LATE_SHARE,
     IN_CONTEXT_SHARE,
     LATE,
+    LEAST_CODE_WEIGHT,
+    LONG_CROP,
+    LONG_CROP_SHARE,
     LOWER_CASE_SHARE,
     N_CODEBOOKS,
     NO_LANGUAGE_SHARE,
@@ -36,10 +41,12 @@ from settings import (
     PREDICTED_SHARE,
     RATE,
     SEED,
+    SHORT_CROP,
     SPEAKER_WEIGHT,
     STEPWISE_SHARE,
     TALKER,
     VOICES,
+    WEIGHT_DECAY,
     WORK,
 )
 from torch import Tensor, nn
@@ -50,11 +57,9 @@ from transformers import AutoTokenizer
 _NOTHING = -1
 _IGNORED = -100  # cross_entropy's own
 _CLIPS_PER_VOICE = 150  # whose mels are kept for the speaker encoder
-_SHORT_CROP, _LONG_CROP, _LONG_SHARE = (60, 160), (200, 320), 0.25  # mel frames the speaker encoder hears
 _SORTED_BATCHES = 8  # drawn together and sorted by length, to pad less
 
-# Later codes are nearly noise, and matter less to the ear
-_CODE_WEIGHTS = torch.tensor([max(0.2, 1 - 0.1 * i) for i in range(N_CODEBOOKS - 1)])
+_CODE_WEIGHTS = torch.tensor([max(LEAST_CODE_WEIGHT, 1 - 0.1 * i) for i in range(N_CODEBOOKS - 1)])
 _CODE_WEIGHTS /= _CODE_WEIGHTS.sum()
 
 
@@ -182,7 +187,7 @@ class Teacher:
         rate = torch.rand(batch, 1) * NOISE_MOST * (torch.rand(batch, 1) < NOISE_SHARE)
         hit = is_frame & (torch.rand(batch, n) < rate)
         codes = torch.where(hit[..., None], noise[torch.randint(len(noise), (batch, n))], codes)
-        hit = is_frame[..., None] & (torch.rand(codes.shape) < 0.04)
+        hit = is_frame[..., None] & (torch.rand(codes.shape) < CODE_NOISE)
         return torch.where(hit, torch.randint(CODEBOOK_SIZE, codes.shape), codes)
 
 
@@ -219,7 +224,7 @@ class Batches:
             rng.shuffle(self._ready)
         pairs = self._ready.pop()
         samples = [self._sample(item, reference) for item, reference in pairs]
-        length = rng.randint(*_LONG_CROP if rng.random() < _LONG_SHARE else _SHORT_CROP)
+        length = rng.randint(*LONG_CROP if rng.random() < LONG_CROP_SHARE else SHORT_CROP)
         mels = torch.stack([self._crop(item["voice"], length) for item, _ in pairs])
         names = list(VOICES)
         return samples, mels, torch.tensor([names.index(item["voice"]) for item, _ in pairs])
@@ -260,7 +265,7 @@ def main() -> None:
     config = json.loads((WORK / "config.json").read_text())
     teacher = Teacher(config)
     corpus = Corpus()
-    run = Run("talker", teacher.all, TALKER, betas=(0.9, 0.98), weight_decay=0.02)
+    run = Run("talker", teacher.all, TALKER, betas=BETAS, weight_decay=WEIGHT_DECAY)
     torch.manual_seed(run.seed)
     layouts = Layouts(config, AutoTokenizer.from_pretrained(CHECKPOINT))
     batches = Batches(corpus, layouts, run.seed)
