@@ -54,8 +54,7 @@ def verify_model(path: Path) -> dict[str, Any]:
 
 
 def _halves(path: Path) -> list[TalkerFile | MmprojFile]:
-    if path == Path(nano.NAME) and not path.exists():
-        path = nano.folder()
+    path = nano.resolved(path)
     if path.is_dir():
         pair = ModelFiles(path)
         return [pair.talker, pair.mmproj]

@@ -58,8 +58,7 @@ class ModelFiles:
 
 def find_talker(path: Path) -> Path:
     """The talker's file, given itself, the folder of one pair, or "nano". Raises ModelFileError."""
-    if path == Path(nano.NAME) and not path.exists():
-        path = nano.folder()
+    path = nano.resolved(path)
     if not path.exists():
         raise ModelFileError(f"{path}: no such file or folder")
     if not path.is_dir():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import ModelFileError
 
-__all__ = ["DOMAIN", "NAME", "folder"]
+__all__ = ["DOMAIN", "NAME", "folder", "resolved"]
 
 NAME = "nano"
 """What stands for it where a path is asked for."""
@@ -25,3 +25,8 @@ def folder() -> Path:
         if any(place.glob("*.gguf")):
             return place
     raise ModelFileError(f"this installation came without the model {NAME!r}")
+
+
+def resolved(path: Path) -> Path:
+    """The path itself; nano's folder for its name, unless there is something of that name. Raises ModelFileError."""
+    return folder() if path == Path(NAME) and not path.exists() else path

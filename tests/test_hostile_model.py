@@ -122,18 +122,7 @@ def test_a_tensor_too_many_is_refused(talker: Half, tmp_path: Path) -> None:
 def test_a_talker_off_ggmls_alignment_is_refused(talker: Half, tmp_path: Path) -> None:
     keys, tensors = talker
     changed = {**keys, "general.alignment": (8, U32)}
-    path = tmp_path / "t.gguf"
-    writer = gguf.GGUFWriter(path, "qwen3tts")
-    writer.data_alignment = 8
-    for name, (value, types) in changed.items():
-        if name != "general.architecture":
-            writer.add_key_value(name, value, types[0], types[1] if len(types) > 1 else None)
-    for name, (data, type) in tensors.items():
-        writer.add_tensor(name, data, raw_dtype=type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    path = test_model_files.write(tmp_path / "t.gguf", changed, tensors, alignment=8)
     assert "aligned to less than 32" in test_model_files.refusal(TalkerFile, path)
 
 

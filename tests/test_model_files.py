@@ -35,8 +35,10 @@ def read(path: Path) -> tuple[Keys, Tensors]:
     return keys, {tensor.name: (np.array(tensor.data), tensor.tensor_type) for tensor in reader.tensors}
 
 
-def write(path: Path, keys: Keys, tensors: Tensors) -> Path:
+def write(path: Path, keys: Keys, tensors: Tensors, *, alignment: int | None = None) -> Path:
     writer = gguf.GGUFWriter(path, keys["general.architecture"][0])
+    if alignment is not None:
+        writer.data_alignment = alignment
     for name, (value, types) in keys.items():
         if name != "general.architecture":
             writer.add_key_value(name, value, types[0], types[1] if len(types) > 1 else None)

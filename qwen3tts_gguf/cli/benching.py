@@ -20,7 +20,7 @@ from .console import (
     stdout,
 )
 from .reporting import JsonFileOption, hand_out, picture, require_outputs, stages
-from .speaking import RefPadOption, RefTextFileOption, RefTextOption, XVectorOption, chosen_voice
+from .speaking import RefPadOption, RefTextFileOption, RefTextOption, VoiceOption, XVectorOption, chosen_voice
 
 if TYPE_CHECKING:
     from ..benchmark import Report
@@ -37,7 +37,7 @@ def bench(
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
     frames: Annotated[int, typer.Option(min=2, help="80 ms each, whatever the model would say.")] = 100,
-    voice: Annotated[str | None, typer.Option(help="A clip to speak like, or the name of a kept voice.")] = None,
+    voice: VoiceOption = None,
     ref_text: RefTextOption = None,
     ref_text_file: RefTextFileOption = None,
     x_vector_only: XVectorOption = False,

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from ..tts import TTS, Utterance
     from ..voice import Voice
 
-__all__ = ["RefPadOption", "RefTextFileOption", "RefTextOption", "chosen_voice", "clip_voice", "speak"]
+__all__ = ["RefPadOption", "RefTextFileOption", "RefTextOption", "VoiceOption", "chosen_voice", "clip_voice", "speak"]
 
+VoiceOption = Annotated[str | None, typer.Option(help="A clip to speak like, or the name of a kept voice.")]
 RefTextOption = Annotated[str | None, typer.Option(help="What the clip says; then it is cloned in context.")]
 RefTextFileOption = Annotated[
     Path | None, typer.Option(help="The same from a file. Default: a .txt beside the clip, if there is one.")
@@ -59,7 +60,7 @@ def speak(
     text: Annotated[str, typer.Argument(help="What to say; - reads it from stdin.")],
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
-    voice: Annotated[str | None, typer.Option(help="A clip to speak like, or the name of a kept voice.")] = None,
+    voice: VoiceOption = None,
     ref_text: RefTextOption = None,
     ref_text_file: RefTextFileOption = None,
     x_vector_only: XVectorOption = False,

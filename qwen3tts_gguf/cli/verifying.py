@@ -24,7 +24,7 @@ from .console import (
     stdout,
 )
 from .reporting import JsonFileOption, hand_out, picture, require_outputs, stages
-from .speaking import RefPadOption, RefTextFileOption, RefTextOption, XVectorOption, chosen_voice
+from .speaking import RefPadOption, RefTextFileOption, RefTextOption, VoiceOption, XVectorOption, chosen_voice
 
 if TYPE_CHECKING:
     from ..tts import TTS
@@ -44,7 +44,7 @@ def verify(
     against_mmproj: Annotated[Path | None, typer.Option(help="The same for the reference.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="What to say; may be given again. Default: five.")] = None,
     texts: Annotated[Path | None, typer.Option(help="The same from a file, one a line.")] = None,
-    voice: Annotated[str | None, typer.Option(help="A clip to speak like, or the name of a kept voice.")] = None,
+    voice: VoiceOption = None,
     ref_text: RefTextOption = None,
     ref_text_file: RefTextFileOption = None,
     x_vector_only: XVectorOption = False,

@@ -39,33 +39,37 @@ def _without_torchaudio() -> None:
 _without_torchaudio()
 from qwen_tts.core import Qwen3TTSTokenizerV2Config, Qwen3TTSTokenizerV2Model  # noqa: E402
 
-_DECODER = dict(
-    latent_dim=CODEC_HIDDEN,
+_SHARED = dict(
     hidden_size=CODEC_HIDDEN,
-    decoder_dim=CODEC_HIDDEN,
     intermediate_size=CODEC_FEED_FORWARD,
     num_hidden_layers=CODEC_LAYERS,
     num_attention_heads=CODEC_HEADS,
     num_key_value_heads=CODEC_HEADS,
     head_dim=CODEC_HIDDEN // CODEC_HEADS,
-    hidden_act="silu",
-    attention_bias=False,
-    attention_dropout=0.0,
     layer_scale_initial_scale=0.2,
-    rms_norm_eps=1e-5,
     rope_theta=10000,
     max_position_embeddings=8000,
-    sliding_window=72,
-    upsample_rates=[8, 5, 4, 3],
-    upsampling_ratios=[2, 2],
-    codebook_dim=2 * CODE_DIM,
     codebook_size=CODEBOOK_SIZE,
-    semantic_codebook_size=CODEBOOK_SIZE,
     num_quantizers=N_CODEBOOKS,
     num_semantic_quantizers=1,
     vector_quantization_hidden_dimension=CODE_DIM,
 )
+_DECODER = dict(
+    **_SHARED,
+    latent_dim=CODEC_HIDDEN,
+    decoder_dim=CODEC_HIDDEN,
+    hidden_act="silu",
+    attention_bias=False,
+    attention_dropout=0.0,
+    rms_norm_eps=1e-5,
+    sliding_window=72,
+    upsample_rates=[8, 5, 4, 3],
+    upsampling_ratios=[2, 2],
+    codebook_dim=2 * CODE_DIM,
+    semantic_codebook_size=CODEBOOK_SIZE,
+)
 _ENCODER = dict(
+    **_SHARED,
     audio_channels=1,
     sampling_rate=RATE,
     _frame_rate=RATE / FRAME,
@@ -77,23 +81,10 @@ _ENCODER = dict(
     compress=2,
     dilation_growth_rate=2,
     upsampling_ratios=[8, 6, 5, 4],
-    hidden_size=CODEC_HIDDEN,
-    intermediate_size=CODEC_FEED_FORWARD,
-    num_hidden_layers=CODEC_LAYERS,
-    num_attention_heads=CODEC_HEADS,
-    num_key_value_heads=CODEC_HEADS,
-    head_dim=CODEC_HIDDEN // CODEC_HEADS,
     hidden_act="gelu",
     norm_eps=1e-5,
-    layer_scale_initial_scale=0.2,
-    rope_theta=10000,
-    max_position_embeddings=8000,
     sliding_window=250,
-    codebook_size=CODEBOOK_SIZE,
     codebook_dim=CODE_DIM,
-    num_quantizers=N_CODEBOOKS,
-    num_semantic_quantizers=1,
-    vector_quantization_hidden_dimension=CODE_DIM,
     upsample_groups=CODEC_HIDDEN,
     pad_mode="constant",
     use_causal_conv=True,
@@ -160,6 +151,11 @@ class Corpus:
     @staticmethod
     def frames(item: dict) -> slice:
         return slice(item["first"] // FRAME, (item["first"] + item["samples"]) // FRAME)
+
+    def speech(self, item: dict) -> Tensor:
+        """[samples] of a whole utterance."""
+        frames = self.frames(item)
+        return self.sound(frames.start, frames.stop - frames.start)
 
     def sound(self, first: int, n: int) -> Tensor:
         """[samples] of n frames."""

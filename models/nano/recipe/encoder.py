@@ -76,8 +76,7 @@ def main() -> None:
         same = []
         for item in corpus.held[:40]:
             whole = corpus.frames(item)
-            sound = corpus.sound(whole.start, whole.stop - whole.start)[None, None]
-            codes = encoder.encode(sound, return_dict=True).audio_codes[0].T
+            codes = encoder.encode(corpus.speech(item)[None, None], return_dict=True).audio_codes[0].T
             same.append((codes == corpus.codes[whole]).float())
         encoder.train()
         share = torch.cat(same).mean(0)
@@ -96,9 +95,7 @@ def encode_references(encoder: nn.Module, corpus: Corpus) -> None:
     """Writes what the encoder makes of the first utterances, each with silence after it, as cloning will see them."""
     codes = []
     for item in corpus.items[:REFERENCES]:
-        whole = corpus.frames(item)
-        sound = corpus.sound(whole.start, whole.stop - whole.start)
-        sound = nn.functional.pad(sound, (0, REFERENCE_PAD_FRAMES * FRAME))
+        sound = nn.functional.pad(corpus.speech(item), (0, REFERENCE_PAD_FRAMES * FRAME))
         codes.append(encoder.encode(sound[None, None], return_dict=True).audio_codes[0].T.numpy().astype(np.int16))
     np.savez(WORK / "references.npz", codes=np.concatenate(codes), frames=[len(c) for c in codes])
 

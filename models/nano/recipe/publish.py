@@ -36,20 +36,18 @@ def main() -> None:
     folder = NANO / "voices"
     folder.mkdir(exist_ok=True)
 
-    def sound(item: dict) -> np.ndarray:
-        return np.asarray(corpus.wave[item["first"] : item["first"] + item["samples"]])
-
     of_voice = {v: [i for i in corpus.train if i["voice"] == v] for v in VOICES}
     for voice, items in of_voice.items():
         clip = rng.choice([i for i in items if _makes_a_clip(i)])
-        soundfile.write(folder / f"{voice}.flac", sound(clip), RATE)
+        wave = corpus.wave[clip["first"] : clip["first"] + clip["samples"]]  # int16, as it is
+        soundfile.write(folder / f"{voice}.flac", wave, RATE)
         (folder / f"{voice}.txt").write_text(clip["text"] + "\n")
     held = [dict(text=i["text"], voice=i["voice"], seconds=i["samples"] // FRAME * FRAME / RATE) for i in corpus.held]
     (NANO / "held_out.json").write_text("[\n" + ",\n".join(json.dumps(h) for h in held) + "\n]\n")
-    speech = {v: [sound(i).astype(np.float32) / 32768 for i in items[-_JUDGED:]] for v, items in of_voice.items()}
+    speech = {v: [corpus.speech(i).numpy() for i in items[-_JUDGED:]] for v, items in of_voice.items()}
     judge = VoiceJudge.fitted(speech)
     judge.save(NANO / "judge.npz")
-    right = [judge.voice(sound(i).astype(np.float32) / 32768) == i["voice"] for i in corpus.held]
+    right = [judge.voice(corpus.speech(i).numpy()) == i["voice"] for i in corpus.held]
     print(f"the judge names {np.mean(right):.1%} of espeak-ng's held-out sentences rightly")
 
 

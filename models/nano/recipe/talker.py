@@ -208,8 +208,7 @@ class Batches:
         self._ready: list[list[tuple[dict, tuple[str, np.ndarray] | None]]] = []
 
     def _mel(self, item: dict) -> Tensor:
-        frames = self._corpus.frames(item)
-        return mel(self._corpus.sound(frames.start, frames.stop - frames.start))
+        return mel(self._corpus.speech(item))
 
     def draw(self, size: int, in_context: float) -> tuple[list[Sample], Tensor, Tensor]:
         """Samples, [size, frames, 128] mels, [size] voices."""
