@@ -235,6 +235,8 @@ class Graph:
     # -- layout --------------------------------------------------------------------------------------------------------
 
     def reshape(self, x: Tensor, *shape: int) -> Tensor:
+        """One size may be -1: what is left."""
+        shape = tuple(n if n >= 0 else prod(x.shape) // -prod(shape) for n in shape)
         assert prod(shape) == prod(x.shape), (x, shape)
         return self._node(api.reshape_4d(self._nodes.pointer, x.pointer, *_ne(shape)), shape, x.type)
 

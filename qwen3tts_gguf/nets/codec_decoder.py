@@ -12,52 +12,41 @@
 Mirrors Qwen3TTSTokenizerV2Decoder (qwen-tts 0.1.1, core/tokenizer_12hz/modeling_qwen3_tts_tokenizer_v2.py).
 
 Every layer is causal, so a frame needs of the past only the left context of each convolution and the keys and values
-of the last 71 frames: `CodecState`. The graphs decode one frame a call whatever the caller's chunks are, so any
-chunking gives the very same samples.
+of the last 71 frames: `CodecState`. The work is done by three graphs one after another:
+
+    _Front   rvq .. transformer        one frame, or four at once: their time goes into reading weights, 150 MB in F16
+    _Middle  upsample .. first block   the same
+    _Tail    other blocks, post        one frame: its time goes into arithmetic, and more would fall out of the cache
+
+What each frame hears does not depend on how many are decoded at once, so any chunking gives the very same samples.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..codes import check_codes
-from ..ggml.graph import Backend, Graph, Tensor, Weights
+from ..ggml.graph import Backend, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..schema import N_CODEBOOKS, CodecDecoderConfig
-from .layers import WeightLoader, causal_windows, require_numbers
+from .causal import CausalGraph, CausalLoader, Conv, Memory, ResidualUnit, Snake
+from .layers import WeightLoader, require_numbers
 
 __all__ = ["CodecDecoder", "CodecState"]
 
+_AT_ONCE = 4
 _KERNEL = 7  # of every convolution with a past after the transformer, depthwise ones too
 _CONVNEXT_EPS = 1e-6  # torch.nn.LayerNorm's argument in the official block
-# sin^2(pi d) = c0 d^2 + c1 d^4 + ... for d in [-1/2, 1/2], fitted at Chebyshev nodes; off by 4.6e-7 at most.
-_SINE_SQUARED = (9.86952175, -32.46503585, 42.64227604, -29.42110714, 10.57316894)
 _MASKED = np.float16(-np.inf)
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A causal convolution, or a transposed one, as a matrix on windows of k input rows."""
-
-    weight: Tensor  # [out, k * in]; transposed: [stride * out, k * in]
-    bias: Tensor  # [out]
-    k: int
-
-
-@dataclass(frozen=True)
-class Snake:
-    """x + beta * sin^2(alpha * x); the file holds e^alpha and 1 / (e^beta + 1e-9)."""
-
-    alpha_turns: Tensor  # [C], alpha / pi
-    beta: Tensor  # [C]
 
 
 @dataclass(frozen=True)
@@ -90,16 +79,9 @@ class Upsample:
 
 
 @dataclass(frozen=True)
-class ResidualUnit:
-    act1: Snake
-    conv1: Conv  # k 7, dilated
-    dilation: int
-    act2: Snake
-    conv2: Conv  # k 1
-
-
-@dataclass(frozen=True)
 class Block:
+    """SnakeBeta, transposed convolution, residual units."""
+
     snake: Snake
     conv: Conv  # transposed, kernel = 2 * stride
     stride: int
@@ -123,7 +105,10 @@ class CodecState:
 
 
 class CodecDecoder:
-    """Holds weights and the graph; the utterance's memory is the caller's `CodecState`."""
+    """Holds weights and graphs; the utterance's memory is the caller's `CodecState`."""
+
+    frames_at_once = _AT_ONCE
+    """Multiples of so many frames take least time to decode."""
 
     def __init__(self, model: MmprojFile, backend: Backend) -> None:
         self.config = model.decoder
@@ -131,7 +116,12 @@ class CodecDecoder:
         self._backend = backend
         self._weights = Weights(backend)
         self._load(WeightLoader(model.file, self._weights).at("a.gen.wav"))
-        self._front, self._tail = _Front(self, 1), _Tail(self)
+        self._memories = [Memory(backend) for _ in range(3)]
+        front, middle, tail = self._memories
+        n_rows = self.config.window + _AT_ONCE - 1
+        self._fronts = {n: _Front(self, front, n, n_rows) for n in (_AT_ONCE, 1)}
+        self._middles = {n: _Middle(self, middle, n) for n in (_AT_ONCE, 1)}
+        self._tail = _Tail(self, tail)
         self._resident: CodecState | None = None
 
     @property
@@ -150,33 +140,35 @@ class CodecDecoder:
         rvq = self._quantized(check_codes(codes, self.config.codebook_size))
         self._bring_in(state)
         samples = np.empty((len(rvq), self.samples_per_frame), np.float32)
-        for i in range(len(rvq)):
-            samples[i] = self._tail.run(self._front.run(rvq[i : i + 1], state.n_frames)[0])
-            state.n_frames += 1
+        for some in _in_parts(len(rvq)):
+            latents = self._fronts[len(some)].run(rvq[some], state.n_frames)
+            samples[some] = self._sounded(latents)
+            state.n_frames += len(some)
         require_numbers(samples, self._file, "codec decoder")
         return np.clip(samples, -1, 1, out=samples).reshape(-1)
 
     def heard(self, codes: NDArray[np.integer]) -> CodecState:
         """The state after decoding codes [T, 16], but made much faster: what follows a reference clip starts from it.
 
-        The transformer takes all frames at once. The convolutions after it reach back `_tail_reach` frames, so only
-        those pass through them.
+        The transformer takes all frames at once. The convolutions after it reach back `_reach` frames, so only those
+        pass through them.
         """
         rvq = self._quantized(check_codes(codes, self.config.codebook_size))
-        n, window = len(rvq), self.config.window
-        state = self.new_state()
+        n, state = len(rvq), self.new_state()
         if not n:
             return state
-        front = _Front(self, n)
+        memory = Memory(self._backend)
+        front = _Front(self, memory, n, n)  # holds the latents' memory
         latents = front.run(rvq, 0)
         self._bring_in(state)
-        last = np.arange(max(0, n - window), n)
-        [(pre_conv, *rings), (heard_pre_conv, *heard)] = self._front.memory(), front.memory()
+        last = np.arange(max(0, n - self.config.window), n)
+        [(pre_conv, *rings), (heard_pre_conv, *heard)] = self._memories[0].arrays(), memory.arrays()
         pre_conv[...] = heard_pre_conv
         for ring, rows in zip(rings, heard, strict=True):  # keys and values
-            ring[last % window] = rows[last % len(rows)]
-        for latent in latents[-_tail_reach(self.config) :]:
-            self._tail.run(latent)
+            ring[last % len(ring)] = rows[last]
+        reached = latents[-_reach(self.config) :]
+        for some in _in_parts(len(reached)):
+            self._sounded(reached[some])
         state.n_frames = n
         self._put_away()
         return state
@@ -187,11 +179,18 @@ class CodecDecoder:
             self._put_away()
         return CodecState([context.copy() for context in state.contexts], state.n_frames)
 
+    def _sounded(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """latents [1 or 4, latent] -> samples [1 or 4, samples_per_frame], not yet clamped"""
+        samples = np.empty((len(latents), self.samples_per_frame), np.float32)
+        for i, rows in enumerate(self._middles[len(latents)].run(latents)):
+            samples[i] = self._tail.run(rows)
+        return samples
+
     def _contexts(self) -> list[NDArray[np.float32]]:
-        return [*self._front.memory(), *self._tail.memory()]
+        return [array for memory in self._memories for array in memory.arrays()]
 
     def _bring_in(self, state: CodecState) -> None:
-        """The graphs' own tensors hold the state of the utterance at work; another's waits in its arrays."""
+        """The graphs' own memory holds the state of the utterance at work; another's waits in its arrays."""
         if state is self._resident:
             return
         self._put_away()
@@ -216,41 +215,42 @@ class CodecDecoder:
     def _load(self, load: WeightLoader) -> None:
         c = self.config
         # Convolutions compute in the type the file stores them in; llama.cpp stores transposed ones as F32 regardless.
-        self._dtype = load.values("dac.entry.weight").dtype
+        dtype = load.values("dac.entry.weight").dtype
         self._first_codebook = load.values("quant.first.codebook.weight")  # [2048, 256]
         self._rest_codebooks = load.values("quant.rest.codebook.weight")  # [15, 2048, 256]
         projections = [load.values(f"quant.{part}.out_proj.weight") for part in ("first", "rest")]
         self._rvq_projection = load.array(np.concatenate(projections, axis=1, dtype=np.float32))  # [512, 2 * 256]
-        self._pre_conv = self._conv(load.at("pre_conv"))
+        self._pre_conv = CausalLoader(load.at("pre_conv"), 1, dtype).conv()
         self._tfm_in = (load.matrix("tfm.in_proj.weight"), load.tensor("tfm.in_proj.bias"))
         self._tfm_out = (load.matrix("tfm.out_proj.weight"), load.tensor("tfm.out_proj.bias"))
         self._tfm_norm = load.tensor("tfm.output_norm.weight")
         self._layers = [self._layer(load.at(f"tfm.blk.{i}")) for i in range(c.n_layers)]
-        self._upsamples = [self._upsample(load.at(f"up.blk.{i}"), s) for i, s in enumerate(c.upsample_strides)]
-        self._entry = self._conv(load.at("dac.entry"))
-        self._blocks = [self._block(load.at(f"dac.blk.{i}"), s) for i, s in enumerate(c.dac_strides)]
-        self._post_snake = self._snake(load.at("dac.post_snake"))
-        self._post_conv = self._conv(load.at("dac.post_conv"))
-
-    def _conv(self, load: WeightLoader) -> Conv:
-        return Conv(load.conv("weight", self._dtype), load.tensor("bias"), load.shape("weight")[2])
-
-    def _transposed(self, load: WeightLoader, stride: int) -> Conv:
-        weight = load.transposed_conv("weight", stride, self._dtype)
-        return Conv(weight, load.tensor("bias"), load.shape("weight")[2] // stride)
-
-    def _snake(self, load: WeightLoader) -> Snake:
-        return Snake(load.array(load.values("alpha") / np.float32(np.pi)), load.tensor("beta"))
+        rows = 1
+        self._upsamples = []
+        for i, stride in enumerate(c.upsample_strides):
+            rows *= stride
+            self._upsamples.append(self._upsample(load.at(f"up.blk.{i}"), stride, rows, dtype))
+        self._entry = CausalLoader(load.at("dac.entry"), rows, dtype).conv()
+        self._blocks = []
+        for i, stride in enumerate(c.dac_strides):
+            block = load.at(f"dac.blk.{i}")
+            snake = CausalLoader(block.at("snake"), rows, dtype).snake()
+            rows *= stride
+            above = CausalLoader(block, rows, dtype)
+            units = [above.at(f"res.{j}").residual_unit(dilation) for j, dilation in enumerate(c.dilations)]
+            self._blocks.append(Block(snake, above.at("conv").transposed_conv(stride), stride, units))
+        post = CausalLoader(load, rows, dtype)
+        self._post_snake, self._post_conv = post.at("dac.post_snake").snake(), post.at("dac.post_conv").conv()
 
     def _layer(self, load: WeightLoader) -> TransformerLayer:
         norms = {name: load.tensor(f"{name}.weight") for name in ("ln1", "ls1", "ln2", "ls2")}
         matrices = ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_gate", "ffn_up", "ffn_down")
         return TransformerLayer(**norms, **{name: load.matrix(f"{name}.weight") for name in matrices})
 
-    def _upsample(self, load: WeightLoader, stride: int) -> Upsample:
+    def _upsample(self, load: WeightLoader, stride: int, rows: int, dtype: Any) -> Upsample:
         taps = load.values("dwconv.weight").astype(np.float32)[:, 0].T  # [7, latent]
         return Upsample(
-            conv=self._transposed(load.at("conv"), stride),
+            conv=CausalLoader(load.at("conv"), rows, dtype).transposed_conv(stride),
             stride=stride,
             dwconv=[load.array(tap) for tap in taps],
             dwconv_bias=load.tensor("dwconv.bias"),
@@ -260,16 +260,14 @@ class CodecDecoder:
             gamma=load.tensor("gamma"),
         )
 
-    def _block(self, load: WeightLoader, stride: int) -> Block:
-        units = []
-        for j, dilation in enumerate(self.config.dilations):
-            unit = load.at(f"res.{j}")
-            act1, act2 = self._snake(unit.at("act1")), self._snake(unit.at("act2"))
-            units.append(ResidualUnit(act1, self._conv(unit.at("conv1")), dilation, act2, self._conv(unit.at("conv2"))))
-        return Block(self._snake(load.at("snake")), self._transposed(load.at("conv"), stride), stride, units)
+
+def _in_parts(n: int) -> list[range]:
+    """0 .. n - 1 in fours, and what is left one by one."""
+    fours = n - n % _AT_ONCE
+    return [range(i, i + _AT_ONCE) for i in range(0, fours, _AT_ONCE)] + [range(i, i + 1) for i in range(fours, n)]
 
 
-def _tail_reach(c: CodecDecoderConfig) -> int:
+def _reach(c: CodecDecoderConfig) -> int:
     """How many frames back a sample hears through the convolutions after the transformer: each adds its left context
     over the rows a frame has there."""
     reach, rows = 0.0, 1
@@ -287,87 +285,40 @@ def _tail_reach(c: CodecDecoderConfig) -> int:
 # -- the graphs ------------------------------------------------------------------------------------------------------
 
 
-class _Stateful:
-    """A graph whose layers keep the rows they need of the past in inputs of their own."""
+class _Front(CausalGraph):
+    """rvq [T, 2 * codebook_dim] -> latents [T, latent]: up to the transformer's end.
 
-    def __init__(self, net: CodecDecoder) -> None:
-        self.g = Graph(net._backend)
-        self._pasts: list[tuple[Tensor, int]] = []  # tensors whose first rows are the past, and how many they are
-        self._padded_inputs: list[tuple[Tensor, int]] = []
-
-    def memory(self) -> list[NDArray[np.float32]]:
-        """All of the past, one array a layer, to read and to write."""
-        return [self.g.array(tensor)[:n] for tensor, n in self._pasts]
-
-    def _past(self, n: int, width: int) -> Tensor:
-        past = self.g.input(n, width)
-        self._pasts.append((past, n))
-        return past
-
-    def _padded(self, x: Tensor, n: int) -> Tensor:
-        """x [T, C] -> [n + T, C]: the last n rows of the past first. `_finish` moves the past on."""
-        if n == 0:
-            return x
-        g = self.g
-        padded = g.input(n + x.shape[0], x.shape[1])  # copying into it takes a tenth of the time of ggml's concat
-        self._pasts.append((padded, n))
-        self._padded_inputs.append((padded, n))
-        g.expand(g.copy(x, g.rows(padded, n, padded.shape[0])))
-        return padded
-
-    def _conv(self, conv: Conv, padded: Tensor) -> Tensor:
-        """padded [k - 1 + T, in] -> [T, out]"""
-        return self.g.linear(conv.weight, causal_windows(self.g, padded, conv.k), conv.bias)
-
-    def _causal(self, conv: Conv, x: Tensor) -> Tensor:
-        return self._conv(conv, self._padded(x, conv.k - 1))
-
-    def _finish(self, output: Tensor) -> Tensor:
-        g = self.g
-        g.output(output)
-        for padded, n in self._padded_inputs:
-            last = g.rows(padded, padded.shape[0] - n, padded.shape[0])
-            g.expand(g.copy(g.contiguous(last), g.rows(padded, 0, n)))  # by way of a copy: the two may overlap
-        g.allocate()
-        return output
-
-
-class _Front(_Stateful):
-    """rvq [T, 2 * codebook_dim] -> latents [T, latent]: up to the transformer's end, T frames at once.
-
-    With T = 1 keys and values live in a ring of `window` rows: frame p in row p % window, over the one that fell out of
-    sight. With T > 1 each frame has its own row, and only a start from nothing is possible.
+    Keys and values live in a ring of `n_rows` rows: frame p in row p % n_rows, over one that fell out of sight.
     """
 
-    def __init__(self, net: CodecDecoder, n_frames: int) -> None:
-        super().__init__(net)
+    def __init__(self, net: CodecDecoder, memory: Memory, n_frames: int, n_rows: int) -> None:
+        super().__init__(net._backend, memory)
         self._config = c = net.config
-        self._n = n = n_frames
-        self._n_rows = n_rows = c.window if n == 1 else n
+        self._n, self._n_rows = n_frames, n_rows
         g = self.g
-        self._rvq = g.input(n, 2 * c.codebook_dim)
-        self._positions = g.input(n, type=GgmlType.I32)
-        self._rows = g.input(n, type=GgmlType.I32)
-        self._mask = g.input(n, n_rows, type=GgmlType.F16)
-        x = self._causal(net._pre_conv, g.linear(net._rvq_projection, self._rvq))
-        x = g.linear(net._tfm_in[0], x, net._tfm_in[1])
+        self._rvq = g.input(n_frames, 2 * c.codebook_dim)
+        self._positions = g.input(n_frames, type=GgmlType.I32)
+        self._rows = g.input(n_frames, type=GgmlType.I32)
+        self._mask = g.input(n_frames, n_rows, type=GgmlType.F16)
+        x = self.causal(net._pre_conv, self.linear(net._rvq_projection, self._rvq))
+        x = self.linear(net._tfm_in[0], x, net._tfm_in[1])
         for layer in net._layers:
             x = self._layer(layer, x)
-        x = g.linear(net._tfm_out[0], g.rms_norm(x, net._tfm_norm, c.rms_eps), net._tfm_out[1])
-        self._latents = self._finish(x)
+        x = self.linear(net._tfm_out[0], g.rms_norm(x, net._tfm_norm, c.rms_eps), net._tfm_out[1])
+        self._latents = self.finish(x)
 
     def run(self, rvq: NDArray[np.float32], start: int) -> NDArray[np.float32]:
         """The frames `start` .. `start` + T - 1; the result is valid until the next run."""
-        g, rows = self.g, np.arange(self._n_rows)
-        assert len(rvq) == self._n and (self._n == 1 or start == 0), (len(rvq), start)
-        positions = start + np.arange(self._n)
+        g, stop = self.g, start + self._n
+        positions = np.arange(start, stop)
+        # The frame whose keys and values a row holds once these are written: the last one that is its own.
+        holds = stop - 1 - (stop - 1 - np.arange(self._n_rows)) % self._n_rows
+        age = positions[:, None] - holds
         g.array(self._rvq)[...] = rvq
         g.array(self._positions)[:] = positions
         g.array(self._rows)[:] = positions % self._n_rows
-        hidden = rows > positions[:, None]  # not yet written, or ahead
-        if self._n > 1:
-            hidden |= positions[:, None] - rows >= self._config.window
-        g.array(self._mask)[...] = np.where(hidden, _MASKED, np.float16(0))
+        seen = (holds >= 0) & (age >= 0) & (age < self._config.window)
+        g.array(self._mask)[...] = np.where(seen, np.float16(0), _MASKED)
         g.compute()
         return g.array(self._latents)
 
@@ -375,97 +326,81 @@ class _Front(_Stateful):
         g, c, n = self.g, self._config, self._n
         heads = (n, c.n_heads, c.head_dim)
         h = g.rms_norm(x, w.ln1, c.rms_eps)
-        q = g.rope(g.reshape(g.linear(w.attn_q, h), *heads), self._positions, c.rope_theta)
-        k = g.rope(g.reshape(g.linear(w.attn_k, h), *heads), self._positions, c.rope_theta)
-        keys = self._remembered(g.reshape(k, n, c.attention_dim))
-        values = self._remembered(g.linear(w.attn_v, h))
+        q = g.rope(g.reshape(self.linear(w.attn_q, h), *heads), self._positions, c.rope_theta)
+        k = g.rope(g.reshape(self.linear(w.attn_k, h), *heads), self._positions, c.rope_theta)
+        keys = self._kept(g.reshape(k, n, c.attention_dim))
+        values = self._kept(self.linear(w.attn_v, h))
         y = g.attention(g.transpose(q, 1, 0, 2), keys, values, self._mask, c.head_dim**-0.5)
-        x = g.add(x, g.mul(g.linear(w.attn_out, g.reshape(y, n, c.attention_dim)), w.ls1))
+        x = g.add(x, g.mul(self.linear(w.attn_out, g.reshape(y, n, c.attention_dim)), w.ls1))
         h = g.rms_norm(x, w.ln2, c.rms_eps)
-        y = g.linear(w.ffn_down, g.silu_gate(g.linear(w.ffn_gate, h), g.linear(w.ffn_up, h)))
+        y = self.linear(w.ffn_down, g.silu_gate(self.linear(w.ffn_gate, h), self.linear(w.ffn_up, h)))
         return g.add(x, g.mul(y, w.ls2))
 
-    def _remembered(self, x: Tensor) -> Tensor:
-        """x [T, attention_dim], keys or values of these frames -> those of all rows kept [heads, rows, head_dim]"""
+    def _kept(self, x: Tensor) -> Tensor:
+        """x [T, attention_dim], keys or values of these frames -> those of all rows [heads, rows, head_dim]"""
         g, c = self.g, self._config
-        kept = g.set_rows(self._past(self._n_rows, c.attention_dim), x, self._rows)
+        kept = g.set_rows(self.past(self._n_rows, c.attention_dim), x, self._rows)
         return g.transpose(g.reshape(kept, self._n_rows, c.n_heads, c.head_dim), 1, 0, 2)
 
 
-class _Tail(_Stateful):
-    """latent [latent] of one frame -> samples [samples_per_frame], not yet clamped"""
+class _Middle(CausalGraph):
+    """latents [T, latent] -> the rows of the first block, those of each frame by themselves [T, rows, C]"""
 
-    def __init__(self, net: CodecDecoder) -> None:
-        super().__init__(net)
+    def __init__(self, net: CodecDecoder, memory: Memory, n_frames: int) -> None:
+        super().__init__(net._backend, memory)
         g = self.g
-        self._latent = g.input(1, net.config.latent)
-        x = self._latent
+        self._latents = x = g.input(n_frames, net.config.latent)
         for upsample in net._upsamples:
             x = self._upsampled(upsample, x)
-        x = self._causal(net._entry, x)
-        for block in net._blocks:
-            x = self._upscaled(block.conv, block.stride, self._snaked(block.snake, x, block.conv.k - 1))
-            for unit in block.units:
-                x = self._residual(unit, x)
-        x = self._conv(net._post_conv, self._snaked(net._post_snake, x, net._post_conv.k - 1))
-        self._samples = self._finish(g.reshape(x, net.samples_per_frame))
+        x = _through(self, net._blocks[0], self.causal(net._entry, x))
+        self._output = self.finish(g.reshape(x, n_frames, x.shape[0] // n_frames, x.shape[1]))
 
-    def run(self, latent: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """The result is valid until the next run."""
         g = self.g
-        g.array(self._latent)[0] = latent
+        g.array(self._latents)[...] = latents
         g.compute()
-        return g.array(self._samples)
-
-    def _upscaled(self, conv: Conv, stride: int, padded: Tensor) -> Tensor:
-        """padded [k - 1 + T, in] -> [stride * T, out]"""
-        g = self.g
-        y = g.linear(conv.weight, causal_windows(g, padded, conv.k))
-        return g.add(g.reshape(y, stride * y.shape[0], y.shape[1] // stride), conv.bias)
-
-    def _residual(self, unit: ResidualUnit, x: Tensor) -> Tensor:
-        y = self._dilated(unit, x)
-        return self.g.add(x, self._conv(unit.conv2, self._snaked(unit.act2, y)))
-
-    def _dilated(self, unit: ResidualUnit, x: Tensor) -> Tensor:
-        """SnakeBeta and the dilated convolution: a plain one on every dilation-th row. Split time, convolve, join."""
-        g, conv, dilation = self.g, unit.conv1, unit.dilation
-        n, width = x.shape
-        surplus = -n % dilation  # rows of history that only fill the phases up
-        padded = self._snaked(unit.act1, x, (conv.k - 1) * dilation + surplus)
-        if dilation == 1:
-            return self._conv(conv, padded)
-        per_phase = padded.shape[0] // dilation
-        phases = g.contiguous(g.transpose(g.reshape(padded, per_phase, dilation, width), 1, 0, 2))
-        n_windows = per_phase - conv.k + 1
-        windows = g.view(phases, (dilation, n_windows, conv.k * width), (per_phase * width, width, 1))
-        y = g.linear(conv.weight, windows, conv.bias)  # [dilation, n_windows, out]
-        joined = g.reshape(g.contiguous(g.transpose(y, 1, 0, 2)), surplus + n, y.shape[2])
-        return g.rows(joined, surplus, surplus + n)
+        return g.array(self._output)
 
     def _upsampled(self, w: Upsample, x: Tensor) -> Tensor:
         g = self.g
-        x = self._upscaled(w.conv, w.stride, x)
+        x = self.upscaled(w.conv, w.stride, x)
         n = x.shape[0]
-        padded = self._padded(x, len(w.dwconv) - 1)
+        padded = self.padded(x, len(w.dwconv) - 1)
         y = g.mul(g.rows(padded, 0, n), w.dwconv[0])
         for i, tap in enumerate(w.dwconv[1:], start=1):
             y = g.add(y, g.mul(g.rows(padded, i, n + i), tap))
         y = g.layer_norm(g.add(y, w.dwconv_bias), *w.norm, _CONVNEXT_EPS)
-        y = g.linear(w.pw2[0], g.gelu(g.linear(w.pw1[0], y, w.pw1[1])), w.pw2[1])
+        y = self.linear(w.pw2[0], g.gelu(self.linear(w.pw1[0], y, w.pw1[1])), w.pw2[1])
         return g.add(x, g.mul(y, w.gamma))
 
-    def _snaked(self, w: Snake, x: Tensor, n_past: int = 0) -> Tensor:
-        """x [T, C] -> [n_past + T, C]: SnakeBeta, behind as many rows of its past.
 
-        sin^2 has the period 1 in turns = alpha x / pi, and is even: a polynomial in the square of the distance to the
-        nearest whole turn. ggml's own sine is scalar; these operations are not, and take half its time.
-        """
+class _Tail(CausalGraph):
+    """The first block's rows of one frame [rows, C] -> samples [samples_per_frame], not yet clamped"""
+
+    def __init__(self, net: CodecDecoder, memory: Memory) -> None:
+        super().__init__(net._backend, memory)
+        c, g = net.config, self.g
+        first = net._blocks[0]
+        n_rows = prod(c.upsample_strides) * first.stride
+        self._rows = x = g.input(n_rows, first.units[-1].conv2.weight.shape[0])
+        for block in net._blocks[1:]:
+            x = _through(self, block, x)
+        x = self.causal(net._post_conv, self.snaked(net._post_snake, x))
+        self._samples = self.finish(g.reshape(x, net.samples_per_frame))
+
+    def run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The result is valid until the next run."""
         g = self.g
-        turns = g.mul(x, w.alpha_turns)
-        square = g.square(g.sub(turns, g.floor(g.scale(turns, 1.0, 0.5))))
-        sine_squared = g.scale(square, _SINE_SQUARED[-1], _SINE_SQUARED[-2])
-        for coefficient in _SINE_SQUARED[-3::-1]:
-            sine_squared = g.scale(g.mul(sine_squared, square), 1.0, coefficient)
-        sine_squared = g.mul(sine_squared, square)
-        return self._padded(g.add(x, g.mul(sine_squared, w.beta)), n_past)
+        g.array(self._rows)[...] = rows
+        g.compute()
+        return g.array(self._samples)
+
+
+def _through(graph: CausalGraph, block: Block, x: Tensor) -> Tensor:
+    """x [T, in] -> [stride * T, out]"""
+    padded = graph.padded(graph.snaked(block.snake, x), block.conv.k - 1)
+    x = graph.upscaled(block.conv, block.stride, padded)
+    for unit in block.units:
+        x = graph.residual(unit, x)
+    return x
