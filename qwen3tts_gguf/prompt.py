@@ -48,6 +48,8 @@ class Prompt:
     pad: NDArray[np.float32]
     """[hidden], added once `trailing` is used up."""
     n_text_tokens: int
+    n_shared: int = 0
+    """Leading rows that another text in this voice and language has as well."""
 
     def text_row(self, frame: int) -> NDArray[np.float32]:
         """[hidden], added to the codes of `frame` to make the talker's next input."""
@@ -94,15 +96,14 @@ class PromptBuilder:
         instruct_ids = [] if instruct is None else self._instruct_ids(instruct)
         reference_ids = [] if reference is None else self._reference_ids(reference.text)
         self._require_room(len(body) + len(instruct_ids) + len(reference_ids))
-        head = [self._talker.embed_text(role), self._tags(language, speaker)]
-        if instruct is not None:
-            head.insert(0, self._talker.embed_text(instruct_ids))
+        head = np.concatenate([self._talker.embed_text([*instruct_ids, *role]), self._tags(language, speaker)])
         if reference is None:
             rest, trailing = self._text_part(body, layout)
         else:
             rest, trailing = self._in_context_part([*reference_ids, *body], reference.code_embeddings, layout)
-        embeddings = np.concatenate([*head, rest])
-        return Prompt(embeddings, trailing, self._tts_pad, n_text_tokens=len(body))
+        embeddings = np.concatenate([head, rest])
+        n_shared = min(len(head) + len(reference_ids), len(embeddings) - 1)
+        return Prompt(embeddings, trailing, self._tts_pad, n_text_tokens=len(body), n_shared=n_shared)
 
     def _instruct_ids(self, instruct: str) -> list[int]:
         t, encode = self._vocabulary.text, self._tokenizer.encode

@@ -32,6 +32,7 @@ __all__ = ["Talker", "TalkerOutput", "TalkerSequence"]
 _N_POSITION_ROWS = 4
 _CONTEXT_STEP = 256
 _BATCH = 512
+_BATCH_STEP = 4  # positions that llama.cpp multiplies at once
 _TABLE = "token_embd.weight"
 
 
@@ -126,20 +127,26 @@ class TalkerSequence:
         self._talker = talker
         self._context: _Context | None = context
         self.n_positions = 0
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context.pointer), False)
+        self._began = False
 
-    def forward(self, embeddings: NDArray[np.float32]) -> TalkerOutput:
+    def forward(self, embeddings: NDArray[np.float32], n_shared: int = 0) -> TalkerOutput:
         """embeddings [T, hidden], the next T positions -> the output at the last of them.
 
-        Raises BackendError; ModelFileError when weights turn out to be damaged.
+        n_shared: of the first call, how many leading positions other sequences are likely to have as well. They go in
+        by themselves, so that they are the same wherever they come from: when the sequence that had this memory before
+        began with them too, they are there already. Raises BackendError; ModelFileError when weights turn out to be
+        damaged.
         """
         assert self._context is not None, "the sequence is closed"
+        if not self._began:
+            shared = embeddings[: n_shared // _BATCH_STEP * _BATCH_STEP]
+            self._context.begin(shared)
+            self._began, self.n_positions = True, len(shared)
+            embeddings = embeddings[len(shared) :]
         # llama.cpp makes outputs for a whole batch or for none where hidden states are asked for, and an output is a
         # row of 155,008 logits: so all but the last position go first, silently.
-        last = len(embeddings) - 1
-        for start in range(0, last, _BATCH):
-            self._decode(embeddings[start : min(start + _BATCH, last)], with_output=False)
-        self._decode(embeddings[last:], with_output=True)
+        self._decode(embeddings[:-1], with_output=False)
+        self._decode(embeddings[-1:], with_output=True)
         out = self._context.output()
         for values in (out.hidden, out.logits):
             require_numbers(values, self._talker._file, "talker")
@@ -168,10 +175,26 @@ class _Context:
         self._positions = np.zeros(_N_POSITION_ROWS * n, np.int32)
         self._n_seq_ids = np.ones(n, np.int32)
         self._seq_id = ctypes.c_int32(0)
+        self._prefix = np.zeros((0, hidden), np.float32)  # what the memory begins with
         self._seq_ids = (ctypes.POINTER(ctypes.c_int32) * n)(*[ctypes.pointer(self._seq_id)] * n)
         self._wanted = np.zeros(n, np.int8)
 
+    def begin(self, prefix: NDArray[np.float32]) -> None:
+        """Forget all but `prefix` [T, hidden], which goes in unless the memory begins with it."""
+        memory = llama_cpp.llama_get_memory(self.pointer)
+        if np.array_equal(self._prefix, prefix) and llama_cpp.llama_memory_seq_rm(memory, 0, len(prefix), -1):
+            return
+        llama_cpp.llama_memory_clear(memory, False)
+        self._prefix = prefix[:0]
+        self.decode(prefix, 0, with_output=False)
+        self._prefix = prefix.copy()
+
     def decode(self, embeddings: NDArray[np.float32], start: int, *, with_output: bool) -> None:
+        """embeddings [T, hidden] at the positions from `start` on."""
+        for i in range(0, len(embeddings), _BATCH):
+            self._decode_batch(embeddings[i : i + _BATCH], start + i, with_output=with_output)
+
+    def _decode_batch(self, embeddings: NDArray[np.float32], start: int, *, with_output: bool) -> None:
         n = len(embeddings)
         if start + n > self.n_positions:
             raise BackendError(f"the sequence is longer than its {self.n_positions} positions")
