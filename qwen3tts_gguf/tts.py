@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar, get_args
@@ -301,35 +302,56 @@ class Utterance:
         return len(self._frames) * self._tts._decoder.samples_per_frame / SAMPLE_RATE_HZ
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Each frame's samples as soon as they are there [1920]."""
+        return self._sounded(1)
+
+    def in_parts(self) -> Iterator[NDArray[np.float32]]:
+        """The same samples a few frames at a time, which is less work for the decoder."""
+        return self._sounded(self._tts._decoder.frames_at_once)
+
+    def finish(self) -> None:
+        """Go on to the end, or to where it is stopped."""
+        for _ in self.in_parts():
+            pass
+
+    def _said(self) -> Iterator[NDArray[np.int32]]:
+        """Codes [16], frame by frame, to the end of speech or of the budget."""
         tts = self._tts
         with tts._turn:
-            out = self._sequence.forward(self._prompt.embeddings)
-        while True:
+            out = self._sequence.forward(self._prompt.embeddings, self._prompt.n_shared)
+        for i in count():
             with tts._turn:
                 code0 = self._sampler.choose(out.logits)
                 if code0 == tts.vocabulary.codec.eos:
                     self.ended = True
                     return
-                if len(self._frames) == self.max_frames:
+                if i == self.max_frames:
                     self.runaway = f"its budget of {self.max_frames} frames is used up"
                     return
                 frame = tts._predictor.predict(out.hidden, code0, self._predictor_sampling, self._rng)
-                samples = tts._decoder.decode(frame.codes[None], self._codec_state)
-                text_row = self._prompt.text_row(len(self._frames))
-                self._frames.append(frame.codes)
-                self._samples.append(samples.copy())  # whoever gets them may change them
-                complaint = self._watch.hear(code0, samples) if self._watch else None
+            yield frame.codes
+            with tts._turn:
+                out = self._sequence.forward((frame.embedding + self._prompt.text_row(i))[None])
+
+    def _sounded(self, n_frames: int) -> Iterator[NDArray[np.float32]]:
+        """Samples of so many frames at a time, until nothing more is said or what is heard no longer is speech."""
+        tts, said = self._tts, self._said()
+        while frames := list(islice(said, n_frames)):
+            with tts._turn:
+                samples = tts._decoder.decode(np.array(frames), self._codec_state)
+            complaint = None
+            by_frame = samples.reshape(len(frames), -1)
+            for i, (codes, heard) in enumerate(zip(frames, by_frame, strict=True)):
+                complaint = self._watch.hear(int(codes[0]), heard) if self._watch else None
+                if complaint:  # what comes after it was never said
+                    self.ended, self.runaway = False, complaint
+                    frames, samples = frames[: i + 1], by_frame[: i + 1].reshape(-1)
+                    break
+            self._frames += frames
+            self._samples.append(samples.copy())  # whoever gets them may change them
             yield samples
             if complaint:
-                self.runaway = complaint
                 return
-            with tts._turn:
-                out = self._sequence.forward((frame.embedding + text_row)[None])
-
-    def finish(self) -> None:
-        """Go on to the end, or to where it is stopped."""
-        for _ in self:
-            pass
 
     def require_end(self) -> None:
         """Raises NoEndOfSpeech, with all that was said, unless the model said that the speech is over."""

@@ -288,17 +288,17 @@ def test_debug_shows_the_traceback() -> None:
 def test_ctrl_c_is_exit_130_and_leaves_no_file(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
+    from qwen3tts_gguf.nets.code_predictor import CodePredictor
 
-    decode, calls = CodecDecoder.decode, []
+    predict, calls = CodePredictor.predict, []
 
     def interrupted(*args: Any) -> Any:
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return decode(*args)
+        return predict(*args)
 
-    monkeypatch.setattr(CodecDecoder, "decode", interrupted)
+    monkeypatch.setattr(CodePredictor, "predict", interrupted)
     output = tmp_path / "speech.wav"
     result = run("speak", "Hello.", "-m", model, "-o", output, "--codes", tmp_path / "codes.npy", *SHORT)
     assert result.code == 130 and result.out == b""

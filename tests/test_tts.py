@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, OptionError, SpeechOptions, TextError, Voice
 from qwen3tts_gguf.errors import CodesError, ModelFileError
+from qwen3tts_gguf.nets.talker import _Context
 
 TEXT = "Hello, world!"
 FRAME = 1920
@@ -192,6 +193,34 @@ def test_the_samples_do_not_depend_on_how_many_frames_are_decoded_at_once(single
     state = decoder.new_state()
     pieces = [decoder.decode(utterance.codes[i : i + n_at_once], state) for i in range(0, 4, n_at_once)]
     assert np.array_equal(np.concatenate(pieces), utterance.samples)
+
+
+@pytest.mark.parametrize("layout", ["whole", "stepwise"])
+def test_what_a_voice_always_begins_with_is_taken_in_once(
+    single: TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    in_context = Voice.from_audio(
+        tiny.reference_clip(24_000), single, rate_hz=24_000, transcript="The keeper of the lighthouse waits."
+    )
+    taken_in: list[int] = []
+    decode = _Context._decode_batch
+
+    def counting(context: _Context, embeddings: NDArray[np.float32], start: int, *, with_output: bool) -> None:
+        taken_in.append(len(embeddings))
+        decode(context, embeddings, start, with_output=with_output)
+
+    def first_samples(text: str, voice: Voice) -> tuple[int, NDArray[np.float32]]:
+        taken_in.clear()
+        samples = beginning(single, text, voice, options(max_frames=1, layout=layout))
+        return sum(taken_in), samples
+
+    monkeypatch.setattr(_Context, "_decode_batch", counting)
+    first_samples(TEXT, voice)
+    for other in (in_context, voice):  # each is new after the other
+        n_new, expected = first_samples(TEXT, other)
+        first_samples("Something else.", other)
+        n_known, samples = first_samples(TEXT, other)
+        assert n_known < n_new - 7 and np.array_equal(samples, expected)
 
 
 def test_the_speech_does_not_depend_on_what_was_said_before(single: TTS, voice: Voice) -> None:

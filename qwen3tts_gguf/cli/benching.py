@@ -101,7 +101,7 @@ def _print(report: Report) -> None:
     stdout.print(facts)
     stdout.print()
 
-    parts = Table("ms a frame", box=None, padding=(0, 2, 0, 0))
+    parts = Table("ms a frame, one by one", box=None, padding=(0, 2, 0, 0))
     for column in ("median", "p10", "p90"):
         parts.add_column(column, justify="right")
     for part, spread in report["frame_ms"].items():
@@ -109,8 +109,8 @@ def _print(report: Report) -> None:
     stdout.print(parts)
     stdout.print()
     stdout.print(
-        f"RTF {report['rtf']:.2f}, frame by frame: {report['work_seconds']:.2f} s for {report['audio_seconds']:.2f} s "
-        f"of speech ({report['frames']} frames); {report['buffered']['rtf']:.2f} with the codec at the end",
+        f"RTF {report['rtf']:.2f}: {report['work_seconds']:.2f} s for {report['audio_seconds']:.2f} s of speech "
+        f"({report['frames']} frames); {report['streamed']['rtf']:.2f} when handed out frame by frame",
         soft_wrap=True,
     )
 
