@@ -15,7 +15,7 @@ from conftest import relative_error
 from numpy.typing import NDArray
 
 from qwen3tts_gguf.ggml.graph import Backend, Graph, Tensor, Weights
-from qwen3tts_gguf.ggml.rows import dequantize_rows, quantize_rows
+from qwen3tts_gguf.ggml.rows import as_float16, dequantize_rows, quantize_rows
 from qwen3tts_gguf.ggml.types import GgmlType
 
 Array = NDArray[Any]
@@ -214,6 +214,15 @@ def test_lookup_in_a_table_of_any_type(backend: Backend, rng: np.random.Generato
 def test_argmax(backend: Backend, rng: np.random.Generator) -> None:
     x = normal(rng, 5, 300)
     assert np.array_equal(run(backend, lambda g, x: g.argmax(x), x), x.argmax(axis=1))
+
+
+def test_halves_are_rounded_as_numpy_rounds_them() -> None:
+    bits = np.random.default_rng(0).integers(0, 1 << 32, 100_003, np.uint32)
+    corners = np.array([0.0, -0.0, 65504, 65519.9, 65520, 6e-8, 2.9e-8], np.float32)
+    values = np.concatenate([bits.view(np.float32), corners])
+    values = values[~np.isnan(values)]
+    with np.errstate(over="ignore"):
+        assert np.array_equal(as_float16(values).view(np.uint16), values.astype(np.float16).view(np.uint16))
 
 
 @pytest.mark.parametrize("k", [1, 2, 50, 299, 300])

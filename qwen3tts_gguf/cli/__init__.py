@@ -33,7 +33,7 @@ _UsageError: Any = typer.BadParameter.__base__  # click's, or that of the click 
 # processors, but beside any other load the spinning thread holds the very processor the other one waits for: beside
 # one or two busy loops 20 frames of a tiny model took 9 and 15 s, with this 3 and 2 (benchmarks/LOG.md). Read when
 # libgomp is loaded, so set before anything imports llama_cpp.
-_SPIN_TURNS = "1000"
+_SPIN_TURNS = "10000"
 
 app = typer.Typer(
     name="qwen3tts",

@@ -252,6 +252,8 @@ backend_reg_get_proc_address = function("ggml_backend_reg_get_proc_address", c_v
 
 # -- block types -------------------------------------------------------------------------------------------------------
 
+# void ggml_cpu_fp32_to_fp16(const float *, ggml_fp16_t *, int64_t);
+cpu_fp32_to_fp16 = function("ggml_cpu_fp32_to_fp16", None, c_void_p, c_void_p, c_int64)
 # size_t ggml_quantize_chunk(enum ggml_type type, const float * src, void * dst, int64_t start, int64_t nrows,
 #     int64_t n_per_row, const float * imatrix);
 quantize_chunk = function(

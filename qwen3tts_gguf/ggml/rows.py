@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from . import api
 from .types import GgmlType
 
-__all__ = ["dequantize_rows", "quantize_rows"]
+__all__ = ["as_float16", "dequantize_rows", "quantize_rows"]
 
 
 def quantize_rows(values: NDArray[np.float32], type: GgmlType) -> NDArray[np.uint8]:
@@ -35,3 +35,11 @@ def dequantize_rows(blocks: NDArray[np.uint8], type: GgmlType) -> NDArray[np.flo
     traits = ctypes.cast(api.get_type_traits(type), ctypes.POINTER(api.TypeTraits)).contents
     traits.to_float(blocks.ctypes.data, values.ctypes.data, n * k)
     return values
+
+
+def as_float16(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """The same as values.astype(np.float16), which takes ten times as long."""
+    values = np.ascontiguousarray(values, np.float32)
+    halves = np.empty(values.shape, np.float16)
+    api.cpu_fp32_to_fp16(values.ctypes.data, halves.ctypes.data, values.size)
+    return halves

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelFileError
 from ..ggml.graph import Graph, Tensor, Weights
-from ..ggml.rows import dequantize_rows
+from ..ggml.rows import as_float16, dequantize_rows
 from ..ggml.types import GgmlType
 from ..gguf_file import GgufFile, TensorInfo
 from ..integrity import require_finite
@@ -95,8 +95,11 @@ class WeightLoader:
         matrix, memory = self._weights.empty((stride * out, n * width), dtype)
         target = memory.reshape(stride, out, n, width)
         for start in range(0, width, _TRANSPOSED_AT_ONCE):
-            part = kernel[start : start + _TRANSPOSED_AT_ONCE].reshape(-1, out, n, stride)
-            target[:, :, ::-1, start : start + len(part)] = part.transpose(3, 1, 2, 0)  # a window's oldest row first
+            part = kernel[start : start + _TRANSPOSED_AT_ONCE]
+            if part.dtype == np.float32 and target.dtype == np.float16:
+                part = as_float16(part)
+            # a window's oldest row first
+            target[:, :, ::-1, start : start + len(part)] = part.reshape(-1, out, n, stride).transpose(3, 1, 2, 0)
         self._file.release(self._prefix + name)
         return matrix
 
