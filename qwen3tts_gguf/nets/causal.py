@@ -8,8 +8,9 @@ What a layer remembers lies in a `Memory`, not in the graph: graphs for one and 
 
 Rows are what the time goes into here, 1920 a frame in the end, so how ggml multiplies decides (benchmarks/LOG.md):
 
-- A product is fast where its second factor is contiguous. Windows are not; as the second they are copied to F16 first.
-  So where rows are many windows are the first factor and an F32 weight the second; the result [out, T] is turned over.
+- ggml widens F16 to F32 to multiply: where rows are many, the weight is stored as F32 to begin with.
+- An F32 product is fast where its second factor is contiguous. Windows are not; so they are the first factor, and the
+  result [out, T] is turned over. Windows of two rows are copied, which takes less time.
 - A dilated convolution is a plain one on every dilation-th row: split time into phases, convolve, join.
 - An elementwise operation computes addresses anew for each row. So narrow rows are taken many at a time, and vectors
   of a value a channel are stored as often as fits: "tiled".
@@ -29,6 +30,7 @@ from .layers import WeightLoader, causal_windows
 
 __all__ = ["CausalGraph", "CausalLoader", "Conv", "Memory", "ResidualUnit", "Snake"]
 
+_FEW_ROWS = 4  # times fewer than channels, or more
 _MOST_VALUES = 2048  # of a tiled row
 _ROWS_AT_ONCE = 4  # ggml's fast product wants the first factor's rows in fours
 # sin^2(pi d) = c0 d^2 + c1 d^4 + ... for d in [-1/2, 1/2], fitted at Chebyshev nodes; off by 4.6e-7 at most.
@@ -47,7 +49,7 @@ class Conv:
     bias: Tensor  # [out], tiled
     k: int
     windows_first: bool
-    """The weight is F32, and the second factor."""
+    """The weight, F32, is the second factor."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,15 @@ class CausalLoader:
 
     def conv(self) -> Conv:
         out, _, k = self._load.shape("weight")
-        windows_first = self._rows > out
-        weight = self._load.conv("weight", np.float32 if windows_first else self._dtype)
+        weight = self._load.conv("weight", self._dtype_for(out))
+        windows_first = self._has_many_rows(out) and k > 1
         return Conv(weight, self._tiled(self._load.values("bias")), k, windows_first)
 
     def transposed_conv(self, stride: int) -> Conv:
         """`rows` are those it puts out."""
         _, out, k = self._load.shape("weight")
-        windows_first = self._rows > out
-        weight = self._load.transposed_conv("weight", stride, np.float32 if windows_first else self._dtype)
-        return Conv(weight, self._tiled(self._load.values("bias")), k // stride, windows_first)
+        weight = self._load.transposed_conv("weight", stride, self._dtype_for(out))
+        return Conv(weight, self._tiled(self._load.values("bias")), k // stride, windows_first=False)
 
     def snake(self) -> Snake:
         alpha, beta = self._load.values("alpha"), self._load.values("beta")
@@ -100,6 +101,12 @@ class CausalLoader:
     def residual_unit(self, dilation: int) -> ResidualUnit:
         act1, act2 = self.at("act1").snake(), self.at("act2").snake()
         return ResidualUnit(act1, self.at("conv1").conv(), dilation, act2, self.at("conv2").conv())
+
+    def _has_many_rows(self, out: int) -> bool:
+        return self._rows * _FEW_ROWS > out
+
+    def _dtype_for(self, out: int) -> Any:
+        return np.float32 if self._has_many_rows(out) else self._dtype
 
     def _tiled(self, values: NDArray[np.float32]) -> Tensor:
         fits = max(1, _MOST_VALUES // len(values))
@@ -199,7 +206,7 @@ class CausalGraph:
 
     def _product(self, conv: Conv, padded: Tensor) -> Tensor:
         g, windows = self.g, causal_windows(self.g, padded, conv.k)
-        if conv.windows_first and conv.k > 1:
+        if conv.windows_first:
             return g.contiguous(g.transpose(g.linear(windows, conv.weight), 1, 0))
         return self.linear(conv.weight, windows if conv.k == 1 else self._second(conv, windows))
 
