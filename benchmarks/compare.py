@@ -4,10 +4,10 @@
         --runs 3 --frames 72 --threads 2 --out results.json
 
 A round is theirs once and each of ours once, every one a process of its own; a ratio is that of two runs of one round.
-Both say the same sentence for as many frames, end of speech barred, and hand it out as a whole, which is all that theirs
-can do (our RTF frame by frame is in the runs, `streamed`). RTF is work (prompt included, loading not) over audio. Their
-codec always computes windows of 72 frames: other counts would not be fair to them. Both are warmed up: theirs by one
-such window, ours by a few frames.
+Both say the same sentence for as many frames, end of speech barred, and hand it out as a whole, which is all that
+theirs can do (our RTF frame by frame is in the runs, `streamed`). RTF is work (prompt included, loading not) over
+audio. Their codec always computes windows of 72 frames: other counts would not be fair to them. Both are warmed up:
+theirs by one such window, ours by a few frames.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from .errors import BackendError, OptionError
 from .ggml.library import function
 from .gguf_file import GgufFile
 from .model_files import ModelFiles
+from .prompt import Layout
 from .schema import SAMPLE_RATE_HZ
 from .tts import TTS, SpeechOptions, Utterance, default_threads
 from .voice import Voice
@@ -60,6 +61,7 @@ def measure(
     mmproj: Path | None = None,
     n_threads: int | None = None,
     n_frames: int = 100,
+    layout: Layout = "whole",
     choose_voice: Callable[[TTS], Voice | None] | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Report:
@@ -69,12 +71,12 @@ def measure(
     next. Raises OptionError and all that loading and speaking raise.
 
     -> format (of this report), runtime, model {name, kind, files, bytes, types}, voice {kind, reference_frames},
-    threads, machine {cpu, cores, memory_gb, system, features}, versions, frames, audio_seconds, load_seconds,
-    voice_seconds, prefill {positions, ms}, work_seconds (one utterance, from text to last sample, as `TTS.speak` does
-    it), rtf (work_seconds / audio_seconds), streamed {work_seconds, rtf} (the same, frame by frame), frame_ms of that
-    {talker, predictor, codec, other, whole: {median, p10, p90, mean}}, first_audio {warm_ms, warm_all_ms,
-    from_start_seconds, start}, peak_rss_gb (None where unknown), long_run {frame_100_ms, last_ms, ratio,
-    frame_100_rss_gb, last_rss_gb} or None.
+    layout, threads, machine {cpu, cores, memory_gb, system, features}, versions, frames, audio_seconds, load_seconds,
+    voice_seconds, prefill {positions, kept, ms} (kept: known from speeches before), work_seconds (one utterance, from
+    text to last sample, as `TTS.speak` does it), rtf (work_seconds / audio_seconds), streamed {work_seconds, rtf} (the
+    same, frame by frame), frame_ms of that {talker, predictor, codec, other, whole: {median, p10, p90, mean}},
+    first_audio {warm_ms, warm_all_ms, from_start_seconds, start}, peak_rss_gb (None where unknown), long_run
+    {frame_100_ms, last_ms, ratio, frame_100_rss_gb, last_rss_gb} or None.
     """
     if n_frames < MIN_FRAMES:
         raise OptionError(f"a benchmark takes at least {MIN_FRAMES} frames, not {n_frames}")
@@ -84,7 +86,7 @@ def measure(
     loaded = time.perf_counter()
     voice = (choose_voice or plain_voice)(tts)
     chosen = time.perf_counter()
-    options = SpeechOptions(seed=0, max_frames=n_frames)
+    options = SpeechOptions(seed=0, max_frames=n_frames, layout=layout)
 
     on_stage("warming up")
     with _endless(tts, voice, options) as utterance:
@@ -107,6 +109,7 @@ def measure(
         "runtime": "qwen3tts-gguf",
         "model": _model_facts(tts, ModelFiles(model, mmproj)),
         "voice": _voice_facts(voice),
+        "layout": layout,
         "threads": n_threads or default_threads(),
         "machine": _machine_facts(),
         "versions": _versions(),
@@ -114,7 +117,7 @@ def measure(
         "audio_seconds": audio_seconds,
         "load_seconds": loaded - started,
         "voice_seconds": chosen - loaded,
-        "prefill": {"positions": run.n_prompt, "ms": 1000 * run.prefill_seconds},
+        "prefill": {"positions": run.n_prompt, "kept": run.n_kept, "ms": 1000 * run.prefill_seconds},
         "work_seconds": work_seconds,
         "rtf": work_seconds / audio_seconds,
         "streamed": {"work_seconds": run.work_seconds, "rtf": run.work_seconds / audio_seconds},
@@ -148,6 +151,7 @@ class _Run:
     its seconds are not in the first `whole`."""
 
     n_prompt: int
+    n_kept: int
     work_seconds: float
     prefill_seconds: float
     seconds: dict[str, NDArray[np.float64]]
@@ -203,6 +207,7 @@ def _run(tts: TTS, voice: Voice | None, options: SpeechOptions) -> _Run:
     by_part = {**seconds, "other": other}
     return _Run(
         n_prompt=len(utterance._prompt.embeddings),
+        n_kept=utterance._sequence.n_kept,
         work_seconds=work_seconds,
         prefill_seconds=prefill_seconds,
         seconds={part: by_part[part] for part in (*FRAME_PARTS, "whole")},

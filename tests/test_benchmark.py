@@ -46,7 +46,7 @@ def bench(*arguments: object) -> Result:
 def test_the_report_is_plain_data_and_all_there(report: Report) -> None:
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report) == {
-        "format", "runtime", "model", "voice", "threads", "machine", "versions", "frames", "audio_seconds",
+        "format", "runtime", "model", "voice", "layout", "threads", "machine", "versions", "frames", "audio_seconds",
         "load_seconds", "voice_seconds", "prefill", "work_seconds", "rtf", "streamed", "frame_ms", "first_audio",
         "peak_rss_gb", "long_run",
     }  # fmt: skip
@@ -121,6 +121,9 @@ def test_a_voice_in_context_lengthens_the_prompt(model: Path, report: Report) ->
     heard = measure(model, n_threads=1, n_frames=2, choose_voice=lambda _: voice)
     assert heard["voice"] == {"kind": "in context", "reference_frames": 12}
     assert heard["prefill"]["positions"] > report["prefill"]["positions"] + 12
+    assert 0 < report["prefill"]["kept"] < heard["prefill"]["kept"] < heard["prefill"]["positions"]
+    stepwise = measure(model, n_threads=1, n_frames=2, layout="stepwise", choose_voice=lambda _: voice)
+    assert stepwise["layout"] == "stepwise" and stepwise["prefill"]["positions"] < heard["prefill"]["positions"]
 
 
 def test_one_frame_is_too_few(model: Path) -> None:

@@ -20,7 +20,16 @@ from .console import (
     stdout,
 )
 from .reporting import JsonFileOption, hand_out, picture, require_outputs, stages
-from .speaking import RefPadOption, RefTextFileOption, RefTextOption, VoiceOption, XVectorOption, chosen_voice
+from .speaking import (
+    LayoutOption,
+    RefPadOption,
+    RefTextFileOption,
+    RefTextOption,
+    TextLayout,
+    VoiceOption,
+    XVectorOption,
+    chosen_voice,
+)
 
 if TYPE_CHECKING:
     from ..benchmark import Report
@@ -43,6 +52,7 @@ def bench(
     x_vector_only: XVectorOption = False,
     ref_pad: RefPadOption = None,
     voices: VoicesOption = None,
+    layout: LayoutOption = TextLayout.WHOLE,
     threads: ThreadsOption = None,
     json_file: JsonFileOption = None,
     plot: Annotated[Path | None, typer.Option(help="A picture of one frame: .png or .svg.")] = None,
@@ -64,7 +74,13 @@ def bench(
         return chosen or plain_voice(tts)
 
     report = measure(
-        model, mmproj=mmproj, n_threads=threads, n_frames=frames, choose_voice=choose, on_stage=stages(quiet)
+        model,
+        mmproj=mmproj,
+        n_threads=threads,
+        n_frames=frames,
+        layout=layout.value,
+        choose_voice=choose,
+        on_stage=stages(quiet),
     )
     hand_out(report, json_file, lambda: _print(report))
     if plot is not None:
@@ -76,6 +92,7 @@ def bench(
 
 def _print(report: Report) -> None:
     model, machine, voice, first = report["model"], report["machine"], report["voice"], report["first_audio"]
+    prefill = report["prefill"]
     types = ", ".join(f"{part} {'+'.join(names)}" for part, names in model["types"].items())
     heard = f", {voice['reference_frames']} frames of reference" if voice["reference_frames"] else ""
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -85,9 +102,9 @@ def _print(report: Report) -> None:
         "machine": f"{machine['cpu']}, {machine['cores']} cores, threads: {report['threads']}",
         **{f"{backend} uses": " ".join(names) for backend, names in machine["features"].items()},
         "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
-        "voice": f"{voice['kind']}{heard}",
+        "voice": f"{voice['kind']}{heard}, layout {report['layout']}",
         "load": f"{report['load_seconds']:.2f} s",
-        "prefill": f"{report['prefill']['ms']:.0f} ms, {report['prefill']['positions']} positions",
+        "prefill": f"{prefill['ms']:.0f} ms, {prefill['positions']} positions, {prefill['kept']} of them kept",
         "first audio, warm": f"{first['warm_ms']:.0f} ms",
         f"first audio, from {first['start']}": f"{first['from_start_seconds']:.2f} s",
         "peak memory": "not told" if report["peak_rss_gb"] is None else f"{report['peak_rss_gb']:.2f} GB",

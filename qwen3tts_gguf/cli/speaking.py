@@ -37,8 +37,20 @@ if TYPE_CHECKING:
     from ..tts import TTS, Utterance
     from ..voice import Voice
 
-__all__ = ["RefPadOption", "RefTextFileOption", "RefTextOption", "VoiceOption", "chosen_voice", "clip_voice", "speak"]
+__all__ = [
+    "LayoutOption", "RefPadOption", "RefTextFileOption", "RefTextOption", "TextLayout", "VoiceOption", "XVectorOption",
+    "chosen_voice", "clip_voice", "speak",
+]  # fmt: skip
 
+
+class TextLayout(str, Enum):
+    """`SpeechOptions.layout`"""
+
+    WHOLE = "whole"
+    STEPWISE = "stepwise"
+
+
+LayoutOption = Annotated[TextLayout, typer.Option(help="All text before the first sound, or a token a frame.")]
 VoiceOption = Annotated[str | None, typer.Option(help="A clip to speak like, or the name of a kept voice.")]
 RefTextOption = Annotated[str | None, typer.Option(help="What the clip says; then it is cloned in context.")]
 RefTextFileOption = Annotated[
@@ -48,11 +60,6 @@ RefPadOption = Annotated[
     float | None, typer.Option(min=0, max=5, help="Seconds of silence after the clip in its codes. Default: 0.5.")
 ]
 XVectorOption = Annotated[bool, typer.Option("--x-vector-only", help="Clone by the speaker vector alone.")]
-
-
-class _Layout(str, Enum):
-    WHOLE = "whole"
-    STEPWISE = "stepwise"
 
 
 def speak(
@@ -71,9 +78,7 @@ def speak(
     voices: VoicesOption = None,
     output: OutputOption = Path("speech.wav"),
     language: Annotated[str | None, typer.Option("--language", "-l", help="Name or ISO code. Default: auto.")] = None,
-    layout: Annotated[
-        _Layout, typer.Option(help="All text before the first sound, or a token a frame.")
-    ] = _Layout.WHOLE,
+    layout: LayoutOption = TextLayout.WHOLE,
     seed: Annotated[int | None, typer.Option(min=0, help="Repeats a speech. Default: a new one.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest code each time; sounds worse.")] = False,
     max_frames: Annotated[

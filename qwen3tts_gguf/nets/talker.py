@@ -127,6 +127,8 @@ class TalkerSequence:
         self._talker = talker
         self._context: _Context | None = context
         self.n_positions = 0
+        self.n_kept = 0
+        """Positions that were there from a sequence before."""
         self._began = False
 
     def forward(self, embeddings: NDArray[np.float32], n_shared: int = 0) -> TalkerOutput:
@@ -140,7 +142,8 @@ class TalkerSequence:
         assert self._context is not None, "the sequence is closed"
         if not self._began:
             shared = embeddings[: n_shared // _BATCH_STEP * _BATCH_STEP]
-            self._context.begin(shared)
+            if self._context.begin(shared):
+                self.n_kept = len(shared)
             self._began, self.n_positions = True, len(shared)
             embeddings = embeddings[len(shared) :]
         # llama.cpp makes outputs for a whole batch or for none where hidden states are asked for, and an output is a
@@ -179,15 +182,16 @@ class _Context:
         self._seq_ids = (ctypes.POINTER(ctypes.c_int32) * n)(*[ctypes.pointer(self._seq_id)] * n)
         self._wanted = np.zeros(n, np.int8)
 
-    def begin(self, prefix: NDArray[np.float32]) -> None:
-        """Forget all but `prefix` [T, hidden], which goes in unless the memory begins with it."""
+    def begin(self, prefix: NDArray[np.float32]) -> bool:
+        """Forget all but `prefix` [T, hidden], which goes in unless the memory begins with it; whether it did."""
         memory = llama_cpp.llama_get_memory(self.pointer)
         if np.array_equal(self._prefix, prefix) and llama_cpp.llama_memory_seq_rm(memory, 0, len(prefix), -1):
-            return
+            return True
         llama_cpp.llama_memory_clear(memory, False)
         self._prefix = prefix[:0]
         self.decode(prefix, 0, with_output=False)
         self._prefix = prefix.copy()
+        return False
 
     def decode(self, embeddings: NDArray[np.float32], start: int, *, with_output: bool) -> None:
         """embeddings [T, hidden] at the positions from `start` on."""
