@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, and for the same reason
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # cli sets it for the same reason; tests run beside more load
 
 import numpy as np
 import pytest

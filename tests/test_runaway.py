@@ -118,6 +118,21 @@ def test_a_loop_ends_an_utterance_before_its_budget(never: TTS, monkeypatch: pyt
         utterance.require_end()
 
 
+@pytest.mark.parametrize("n", [4, 5, 6, 7])
+def test_a_whole_speech_is_stopped_where_a_stream_is(never: TTS, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    def hear(watch: SpeechWatch, code0: int, _samples: NDArray[np.float32]) -> str | None:
+        watch._codes.append(code0)
+        return "enough" if len(watch._codes) == n else None
+
+    monkeypatch.setattr(SpeechWatch, "hear", hear)
+    with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=9)) as stream:
+        frames = list(stream)
+    with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=9)) as whole:
+        whole.finish()
+    assert len(frames) == n and stream.runaway == whole.runaway == "enough"
+    assert np.array_equal(whole.codes, stream.codes) and np.array_equal(whole.samples, np.concatenate(frames))
+
+
 def test_a_benchmark_is_not_stopped(never: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
     with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=STRETCH + 5)) as utterance:
         utterance.never_end()

@@ -30,8 +30,8 @@ _EXIT_ERROR, _EXIT_NO_END_OF_SPEECH, _EXIT_INTERRUPTED = 1, 3, 130
 _UsageError: Any = typer.BadParameter.__base__  # click's, or that of the click which newer typers bring along
 
 # Threads of ggml that wait for each other spin first. libgomp's default of 300,000 turns costs nothing on idle
-# processors, but beside any other load the spinning thread holds the very processor the other one waits for: beside
-# one or two busy loops 20 frames of a tiny model took 9 and 15 s, with this 3 and 2 (benchmarks/LOG.md). Read when
+# processors, but beside any other load the spinning thread holds the very processor the other one waits for; with too
+# few turns threads sleep and wake all the time, which costs most on a virtual machine (benchmarks/LOG.md). Read when
 # libgomp is loaded, so set before anything imports llama_cpp.
 _SPIN_TURNS = "10000"
 
