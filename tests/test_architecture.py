@@ -51,7 +51,7 @@ ROWS = (
     "  qwen3tts_gguf.runaway",
     "qwen3tts_gguf.schema",
     "qwen3tts_gguf.errors  qwen3tts_gguf.generation  qwen3tts_gguf.whole_file"
-    "  qwen3tts_gguf.agreement  qwen3tts_gguf.verdict  qwen3tts_gguf.ggml.types",
+    "  qwen3tts_gguf.agreement  qwen3tts_gguf.verdict  qwen3tts_gguf.winograd  qwen3tts_gguf.ggml.types",
 )
 LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules.split()}
 

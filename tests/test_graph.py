@@ -289,6 +289,20 @@ def test_what_cannot_be_repacked_is_not_and_works_mapped(
     assert close(run(backend, lambda g, x: g.linear(weight, x), x), expected, BLOCK_ACTIVATION_ERROR)
 
 
+@pytest.mark.parametrize("outermost", [False, True])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_mix_sums_overlapping_rows(rng: np.random.Generator, outermost: bool, n_threads: int) -> None:
+    rows, coefficients = normal(rng, 11, 20), normal(rng, 4, 3)
+    windows = np.stack([rows[2 * t : 2 * t + 4] for t in range(4)])  # [T, K, E]
+    expected = np.einsum("kn,tke->nte" if outermost else "kn,tke->tne", coefficients, windows)
+
+    def build(g: Graph, x: Tensor, c: Tensor) -> Tensor:
+        mixed = g.mix(g.view(x, windows.shape, (2 * 20, 20, 1)), c, outermost=outermost)
+        return g.scale(mixed, 1.0)  # as an operation that wants it contiguous sees it
+
+    assert close(run(Backend(n_threads), build, rows, coefficients), expected)
+
+
 def test_rope_rotates_halves(backend: Backend, rng: np.random.Generator) -> None:
     x, positions, theta = normal(rng, 5, 3, 16), np.array([0, 1, 7, 100, 5000], np.int32), 10_000.0
     angles = positions[:, None] * theta ** (-np.arange(8) / 8)  # [T, head_dim / 2]

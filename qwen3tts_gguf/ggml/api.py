@@ -166,6 +166,8 @@ soft_max = function("ggml_soft_max", c_void_p, c_void_p, c_void_p)
 
 # struct ggml_tensor * ggml_mul_mat(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 mul_mat = function("ggml_mul_mat", c_void_p, c_void_p, c_void_p, c_void_p)
+# struct ggml_tensor * ggml_out_prod(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
+out_prod = function("ggml_out_prod", c_void_p, c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_get_rows(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 get_rows = function("ggml_get_rows", c_void_p, c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_rope_ext(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b,

@@ -8,10 +8,10 @@ What a layer remembers lies in a `Memory`, not in the graph: graphs for one and 
 
 Rows are what the time goes into here, 1920 a frame in the end, so how ggml multiplies decides (benchmarks/LOG.md):
 
-- ggml widens F16 to F32 to multiply: where rows are many, the weight is stored as F32 to begin with.
-- An F32 product is fast where its second factor is contiguous. Windows are not; so they are the first factor, and the
-  result [out, T] is turned over. Windows of two rows are copied, which takes less time.
-- A dilated convolution is a plain one on every dilation-th row: split time into phases, convolve, join.
+- Where rows are many, a residual unit's convolution is computed at points (winograd.py), in float32: with less than a
+  third of the multiplications. Where they are few its weights take the time, and it is a product with windows.
+- A dilated convolution is a plain one on every dilation-th row: split time into phases, convolve, join. At points, the
+  rows of all phases that belong together lie in memory one after another, and nothing is split.
 - An elementwise operation computes addresses anew for each row. So narrow rows are taken many at a time, and vectors
   of a value a channel are stored as often as fits: "tiled".
 """
@@ -26,13 +26,12 @@ from numpy.typing import NDArray
 
 from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
+from ..winograd import TILE, mixes
 from .layers import WeightLoader, causal_windows
 
-__all__ = ["CausalGraph", "CausalLoader", "Conv", "Memory", "ResidualUnit", "Snake"]
+__all__ = ["CausalGraph", "CausalLoader", "Conv", "Memory", "PointConv", "ResidualUnit", "Snake"]
 
-_FEW_ROWS = 4  # times fewer than channels, or more
 _MOST_VALUES = 2048  # of a tiled row
-_ROWS_AT_ONCE = 4  # ggml's fast product wants the first factor's rows in fours
 # sin^2(pi d) = c0 d^2 + c1 d^4 + ... for d in [-1/2, 1/2], fitted at Chebyshev nodes; off by 4.6e-7 at most.
 _SINE_SQUARED = (9.86952175, -32.46503585, 42.64227604, -29.42110714, 10.57316894)
 _TO_WHOLE = 1.5 * 2**23  # float32 this large have no fraction: adding it rounds to the nearest whole number
@@ -48,8 +47,16 @@ class Conv:
     weight: Tensor  # [out, k * in]; transposed: [stride * out, k * in]
     bias: Tensor  # [out], tiled
     k: int
-    windows_first: bool
-    """The weight, F32, is the second factor."""
+
+
+@dataclass(frozen=True)
+class PointConv:
+    """A causal convolution computed at points, see winograd.py."""
+
+    mix_before: Tensor  # [TILE + k - 1, POINTS]
+    weight: Tensor  # [POINTS, out, in]
+    mix_after: Tensor  # [POINTS, TILE]
+    bias: Tensor  # [out], tiled
 
 
 @dataclass(frozen=True)
@@ -65,15 +72,14 @@ class ResidualUnit:
     """x + conv2(snake(conv1(snake(x))))"""
 
     act1: Snake
-    conv1: Conv  # k 7, dilated
+    conv1: Conv | PointConv  # k 7, dilated
     dilation: int
     act2: Snake
     conv2: Conv  # k 1
 
 
 class CausalLoader:
-    """Reads the layers of one stage, where a frame has `rows` rows. dtype: what its convolutions compute in, unless
-    rows are many."""
+    """Reads the layers of one stage, where a frame has `rows` rows. dtype: what products with windows compute in."""
 
     def __init__(self, load: WeightLoader, rows: int, dtype: Any) -> None:
         self._load, self._rows, self._dtype = load, rows, dtype
@@ -83,30 +89,40 @@ class CausalLoader:
         return CausalLoader(self._load.at(prefix), self._rows, self._dtype)
 
     def conv(self) -> Conv:
-        out, _, k = self._load.shape("weight")
-        weight = self._load.conv("weight", self._dtype_for(out))
-        windows_first = self._has_many_rows(out) and k > 1
-        return Conv(weight, self._tiled(self._load.values("bias")), k, windows_first)
+        _, _, k = self._load.shape("weight")
+        return Conv(self._load.conv("weight", self._dtype), self._tiled(self._load.values("bias")), k)
 
     def transposed_conv(self, stride: int) -> Conv:
         """`rows` are those it puts out."""
-        _, out, k = self._load.shape("weight")
-        weight = self._load.transposed_conv("weight", stride, self._dtype_for(out))
-        return Conv(weight, self._tiled(self._load.values("bias")), k // stride, windows_first=False)
+        k = self._load.shape("weight")[2]
+        weight = self._load.transposed_conv("weight", stride, self._dtype)
+        return Conv(weight, self._tiled(self._load.values("bias")), k // stride)
+
+    def one_channel_conv(self) -> Conv:
+        """A convolution with one output channel, for `CausalGraph.one_channel`."""
+        kernel = self._load.values("weight").astype(np.float32)  # [1, in, k]
+        row = kernel.transpose(0, 2, 1).reshape(1, -1)
+        weight = self._load.array(np.repeat(row, 2, axis=0))
+        return Conv(weight, self._tiled(self._load.values("bias")), kernel.shape[2])
 
     def snake(self) -> Snake:
         alpha, beta = self._load.values("alpha"), self._load.values("beta")
         return Snake(self._tiled(alpha / np.float32(np.pi)), self._tiled(beta))
 
-    def residual_unit(self, dilation: int) -> ResidualUnit:
+    def residual_unit(self, dilation: int, *, at_points: bool) -> ResidualUnit:
         act1, act2 = self.at("act1").snake(), self.at("act2").snake()
-        return ResidualUnit(act1, self.at("conv1").conv(), dilation, act2, self.at("conv2").conv())
+        conv1 = self.at("conv1")
+        return ResidualUnit(
+            act1, conv1.point_conv() if at_points else conv1.conv(), dilation, act2, self.at("conv2").conv()
+        )
 
-    def _has_many_rows(self, out: int) -> bool:
-        return self._rows * _FEW_ROWS > out
-
-    def _dtype_for(self, out: int) -> Any:
-        return np.float32 if self._has_many_rows(out) else self._dtype
+    def point_conv(self) -> PointConv:
+        mix = mixes(self._load.shape("weight")[2])
+        mix_before, mix_after = (
+            self._load.array(np.ascontiguousarray(m.T, np.float32)) for m in (mix.before, mix.after)
+        )
+        weight = self._load.mixed_conv("weight", mix.kernel)
+        return PointConv(mix_before, weight, mix_after, self._tiled(self._load.values("bias")))
 
     def _tiled(self, values: NDArray[np.float32]) -> Tensor:
         fits = max(1, _MOST_VALUES // len(values))
@@ -199,15 +215,19 @@ class CausalGraph:
         """padded [k - 1 + T, in] -> [T, out]"""
         return self._biased(self._product(conv, padded), conv.bias)
 
+    def one_channel(self, conv: Conv, x: Tensor) -> Tensor:
+        """x [T, in] -> [T, 1]. ggml's fast product makes no single column: windows come first, then two equal rows."""
+        g, padded = self.g, self.padded(x, conv.k - 1)
+        y = g.linear(causal_windows(g, padded, conv.k), conv.weight)  # [2, T]
+        return self._biased(g.reshape(g.rows(y, 0, 1), x.shape[0], 1), conv.bias)
+
     def upscaled(self, conv: Conv, stride: int, padded: Tensor) -> Tensor:
         """padded [k - 1 + T, in] -> [stride * T, out]"""
         y = self._product(conv, padded)
         return self._biased(self.g.reshape(y, stride * y.shape[0], y.shape[1] // stride), conv.bias)
 
     def _product(self, conv: Conv, padded: Tensor) -> Tensor:
-        g, windows = self.g, causal_windows(self.g, padded, conv.k)
-        if conv.windows_first:
-            return g.contiguous(g.transpose(g.linear(windows, conv.weight), 1, 0))
+        windows = causal_windows(self.g, padded, conv.k)
         return self.linear(conv.weight, windows if conv.k == 1 else self._second(conv, windows))
 
     def _second(self, conv: Conv, windows: Tensor) -> Tensor:
@@ -215,30 +235,41 @@ class CausalGraph:
         return self.g.contiguous(windows) if conv.weight.type == GgmlType.F32 else windows
 
     def residual(self, unit: ResidualUnit, x: Tensor) -> Tensor:
-        g, conv2 = self.g, unit.conv2
-        y = self.conv(conv2, self.snaked(unit.act2, self._dilated(unit, x)))
+        g, conv1, conv2 = self.g, unit.conv1, unit.conv2
+        y = self.snaked(unit.act1, x)
+        if isinstance(conv1, PointConv):
+            y = self._at_points(conv1, unit.dilation, y)
+        else:
+            y = self._in_phases(conv1, unit.dilation, y)
+        y = self.conv(conv2, self.snaked(unit.act2, y))
         return g.reshape(g.add(self._flat(x, conv2.bias), self._flat(y, conv2.bias)), *x.shape)
 
-    def _dilated(self, unit: ResidualUnit, x: Tensor) -> Tensor:
-        g, conv, dilation = self.g, unit.conv1, unit.dilation
-        n, width = x.shape
+    def _at_points(self, conv: PointConv, dilation: int, x: Tensor) -> Tensor:
+        """x [T, in] -> [T, out]. `dilation` rows are mixed as one, which they are in memory."""
+        g, (n, width) = self.g, x.shape
+        n_points, out, _ = conv.weight.shape
+        n_tiles = -(-n // (TILE * dilation))
+        padded = self.padded(x, (n_points - TILE) * dilation, n_tiles * TILE * dilation - n)
+        row = dilation * width
+        inputs = g.mix(g.view(padded, (n_tiles, n_points, row), (TILE * row, row, 1)), conv.mix_before, outermost=True)
+        y = g.linear(conv.weight, g.reshape(inputs, n_points, n_tiles * dilation, width))
+        row = dilation * out
+        by_tile = g.view(y, (n_tiles, n_points, row), (row, n_tiles * row, 1))
+        y = g.reshape(g.mix(by_tile, conv.mix_after), n_tiles * TILE * dilation, out)
+        return self._biased(g.rows(y, 0, n), conv.bias)
+
+    def _in_phases(self, conv: Conv, dilation: int, x: Tensor) -> Tensor:
+        """x [T, in] -> [T, out]"""
+        g, (n, width) = self.g, x.shape
         n_windows = -(-n // dilation)  # a phase
-        if conv.windows_first:
-            n_windows = -(-n_windows // _ROWS_AT_ONCE) * _ROWS_AT_ONCE
-        n_more = n_windows * dilation - n
-        padded = self.padded(self.snaked(unit.act1, x), (conv.k - 1) * dilation, n_more)
-        if dilation == 1 and not n_more:
+        padded = self.padded(x, (conv.k - 1) * dilation, n_windows * dilation - n)
+        if dilation == 1:
             return self.conv(conv, padded)
         per_phase = n_windows + conv.k - 1
         phases = g.contiguous(g.transpose(g.reshape(padded, per_phase, dilation, width), 1, 0, 2))
-        if conv.windows_first:  # all phases as one sequence; windows that reach over into the next phase are left out
-            y = g.linear(causal_windows(g, g.reshape(phases, dilation * per_phase, width), conv.k), conv.weight)
-            out = y.shape[0]
-            y = g.transpose(g.view(y, (out, dilation, n_windows), (y.shape[1], per_phase, 1)), 2, 1, 0)
-        else:
-            windows = g.view(phases, (dilation, n_windows, conv.k * width), (per_phase * width, width, 1))
-            y = g.transpose(g.linear(conv.weight, self._second(conv, windows)), 1, 0, 2)
-            out = y.shape[2]
+        windows = g.view(phases, (dilation, n_windows, conv.k * width), (per_phase * width, width, 1))
+        y = g.transpose(g.linear(conv.weight, self._second(conv, windows)), 1, 0, 2)
+        out = y.shape[2]
         joined = g.reshape(g.contiguous(y), n_windows * dilation, out)
         return self._biased(g.rows(joined, 0, n), conv.bias)
 

@@ -16,7 +16,8 @@ of the last 71 frames: `CodecState`. The work is done by three graphs one after 
 
     _Front   rvq .. transformer        one frame, or four at once: their time goes into reading weights, 150 MB in F16
     _Middle  upsample .. first block   the same
-    _Tail    other blocks, post        one frame: its time goes into arithmetic, and more would fall out of the cache
+    _Tail    other blocks, post        one frame: its time goes into arithmetic, and more would fall out of the cache.
+                                       A frame's rows are many enough to convolve at points (winograd.py)
 
 What each frame hears does not depend on how many are decoded at once, so any chunking gives the very same samples.
 """
@@ -237,10 +238,15 @@ class CodecDecoder:
             snake = CausalLoader(block.at("snake"), rows, dtype).snake()
             rows *= stride
             above = CausalLoader(block, rows, dtype)
-            units = [above.at(f"res.{j}").residual_unit(dilation) for j, dilation in enumerate(c.dilations)]
+            units = [
+                above.at(f"res.{j}").residual_unit(dilation, at_points=i > 0) for j, dilation in enumerate(c.dilations)
+            ]
             self._blocks.append(Block(snake, above.at("conv").transposed_conv(stride), stride, units))
         post = CausalLoader(load, rows, dtype)
-        self._post_snake, self._post_conv = post.at("dac.post_snake").snake(), post.at("dac.post_conv").conv()
+        self._post_snake, self._post_conv = (
+            post.at("dac.post_snake").snake(),
+            post.at("dac.post_conv").one_channel_conv(),
+        )
 
     def _layer(self, load: WeightLoader) -> TransformerLayer:
         norms = {name: load.tensor(f"{name}.weight") for name in ("ln1", "ls1", "ln2", "ls2")}
@@ -386,7 +392,7 @@ class _Tail(CausalGraph):
         self._rows = x = g.input(n_rows, first.units[-1].conv2.weight.shape[0])
         for block in net._blocks[1:]:
             x = _through(self, block, x)
-        x = self.causal(net._post_conv, self.snaked(net._post_snake, x))
+        x = self.one_channel(net._post_conv, self.snaked(net._post_snake, x))
         self._samples = self.finish(g.reshape(x, net.samples_per_frame))
 
     def run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -82,6 +82,15 @@ class WeightLoader:
         self._file.release(self._prefix + name)
         return matrix
 
+    def mixed_conv(self, name: str, mix: NDArray[np.float64]) -> Tensor:
+        """A convolution's kernel [out, in, k] with its taps mixed [POINTS, k] -> float32 [POINTS, out, in]"""
+        kernel = self.values(name)
+        out, width, k = kernel.shape
+        matrices, memory = self._weights.empty((len(mix), out, width), np.float32)
+        memory.reshape(len(mix), -1)[...] = mix @ kernel.reshape(-1, k).T.astype(np.float64)
+        self._file.release(self._prefix + name)
+        return matrices
+
     def transposed_conv(self, name: str, stride: int, dtype: Any) -> Tensor:
         """A causal transposed convolution's kernel [in, out, k] as a matrix that multiplies the last k / stride rows.
 
