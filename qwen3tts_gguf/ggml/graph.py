@@ -262,6 +262,11 @@ class Graph:
         shape = (stop - start, *x.shape[1:])
         return self.view(x, shape, _contiguous_strides(shape), start * row)
 
+    def columns(self, x: Tensor, start: int, *shape: int) -> Tensor:
+        """Some columns of a contiguous x [T, C], from `start` on, each row's as `shape` -> [T, *shape]"""
+        assert len(x.shape) == 2 and start + prod(shape) <= x.shape[1], (x, start, shape)
+        return self.view(x, (x.shape[0], *shape), (x.shape[1], *_contiguous_strides(shape)), start)
+
     def row(self, x: Tensor, index: int) -> Tensor:
         """x[index] of a contiguous `x` of two dimensions or more."""
         return self.view(x, x.shape[1:], _contiguous_strides(x.shape[1:]), index * prod(x.shape[1:]))

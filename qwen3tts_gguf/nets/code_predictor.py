@@ -27,7 +27,7 @@ from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..sampling import Sampling
 from ..schema import N_CODEBOOKS, CodePredictorConfig
-from .layers import WeightLoader, require_numbers, table_rows
+from .layers import WeightLoader, require_numbers, stacked_linear, table_rows
 
 __all__ = ["CodePredictor", "Frame"]
 
@@ -42,15 +42,11 @@ _LARGEST = 1e30
 @dataclass(frozen=True)
 class Layer:
     ln1: Tensor  # [hidden]
-    attn_q: Tensor  # [n_heads * head_dim, hidden]
-    attn_k: Tensor  # [n_kv_heads * head_dim, hidden]
-    attn_v: Tensor  # [n_kv_heads * head_dim, hidden]
-    attn_q_norm: Tensor  # [head_dim]
-    attn_k_norm: Tensor  # [head_dim]
+    attn_qkv: list[Tensor]  # attn_q [n_heads * head_dim, hidden]; attn_k, attn_v [n_kv_heads * head_dim, hidden]
+    attn_qk_norm: Tensor  # [n_heads + n_kv_heads, head_dim]: attn_q_norm and attn_k_norm, for each head
     attn_out: Tensor  # [hidden, n_heads * head_dim]
     ln2: Tensor  # [hidden]
-    ffn_gate: Tensor  # [ffn, hidden]
-    ffn_up: Tensor  # [ffn, hidden]
+    ffn_gate_up: list[Tensor]  # ffn_gate and ffn_up, [ffn, hidden] each
     ffn_down: Tensor  # [hidden, ffn]; never F16, which its input (peaks of 1.5e5) overflows
 
 
@@ -64,24 +60,29 @@ class CodePredictorWeights:
     head: list[Tensor]  # 15 of [2048, hidden]
 
     @classmethod
-    def load(cls, load: WeightLoader, n_layers: int) -> CodePredictorWeights:
+    def load(cls, load: WeightLoader, config: CodePredictorConfig) -> CodePredictorWeights:
         projected = load.has("proj_in.weight")
         return cls(
             out_embd=load.tensor("out_embd.weight"),
             embd=load.tensors("embd.weight"),
             proj_in=(load.matrix("proj_in.weight"), load.tensor("proj_in.bias")) if projected else None,
-            layers=[cls._layer(load.at(f"blk.{i}")) for i in range(n_layers)],
+            layers=[cls._layer(load.at(f"blk.{i}"), config) for i in range(config.n_layers)],
             output_norm=load.tensor("output_norm.weight"),
             head=load.matrices("head.weight"),
         )
 
     @staticmethod
-    def _layer(load: WeightLoader) -> Layer:
-        norms = ("ln1", "attn_q_norm", "attn_k_norm", "ln2")
-        matrices = ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_gate", "ffn_up", "ffn_down")
+    def _layer(load: WeightLoader, c: CodePredictorConfig) -> Layer:
+        norms = (load.values("attn_q_norm.weight"), load.values("attn_k_norm.weight"))
+        by_head = np.repeat(np.stack(norms), (c.n_heads, c.n_kv_heads), axis=0)
         return Layer(
-            **{name: load.tensor(f"{name}.weight") for name in norms},
-            **{name: load.matrix(f"{name}.weight") for name in matrices},
+            ln1=load.tensor("ln1.weight"),
+            attn_qkv=load.stacked("attn_q.weight", "attn_k.weight", "attn_v.weight"),
+            attn_qk_norm=load.array(by_head),
+            attn_out=load.matrix("attn_out.weight"),
+            ln2=load.tensor("ln2.weight"),
+            ffn_gate_up=load.stacked("ffn_gate.weight", "ffn_up.weight"),
+            ffn_down=load.matrix("ffn_down.weight"),
         )
 
 
@@ -105,7 +106,7 @@ class CodePredictor:
         self._backend = backend
         self._weights_memory = Weights(backend)
         self._weights = CodePredictorWeights.load(
-            WeightLoader(model.file, self._weights_memory).at("a.gen.code"), self.config.n_layers
+            WeightLoader(model.file, self._weights_memory).at("a.gen.code"), self.config
         )
         self._graphs: dict[_Way, _FrameGraph] = {}
         self._forced: _ForcedGraph | None = None
@@ -302,11 +303,13 @@ class _Stack:
         self, w: Layer, kv: tuple[Tensor, Tensor], x: Tensor, positions: Tensor, mask: Tensor | None, start: int
     ) -> Tensor:
         g, c, n = self._g, self._c, x.shape[0]
+        n_qk, n_kv = c.n_heads + c.n_kv_heads, c.n_kv_heads * c.head_dim
         h = g.rms_norm(x, w.ln1, c.rms_eps)
-        q = g.rms_norm(g.reshape(g.linear(w.attn_q, h), n, c.n_heads, c.head_dim), w.attn_q_norm, c.rms_eps)
-        k = g.rms_norm(g.reshape(g.linear(w.attn_k, h), n, c.n_kv_heads, c.head_dim), w.attn_k_norm, c.rms_eps)
-        q, k = g.rope(q, positions, c.rope_theta), g.rope(k, positions, c.rope_theta)
-        v = g.linear(w.attn_v, h)
+        qkv = stacked_linear(g, w.attn_qkv, h)
+        qk = g.rope(g.rms_norm(g.columns(qkv, 0, n_qk, c.head_dim), w.attn_qk_norm, c.rms_eps), positions, c.rope_theta)
+        qk = g.reshape(qk, n, n_qk * c.head_dim)
+        q = g.columns(qk, 0, c.n_heads, c.head_dim)
+        k, v = g.columns(qk, c.n_heads * c.head_dim, n_kv), g.columns(qkv, n_qk * c.head_dim, n_kv)
         for cache, new in zip(kv, (k, v), strict=True):
             g.expand(g.copy(new, g.rows(cache, start, start + n)))
         keys, values = (
@@ -316,7 +319,9 @@ class _Stack:
         y = g.attention(g.transpose(q, 1, 0, 2), keys, values, mask, c.head_dim**-0.5)
         x = g.add(x, g.linear(w.attn_out, g.reshape(y, n, c.n_heads * c.head_dim)))
         h = g.rms_norm(x, w.ln2, c.rms_eps)
-        return g.add(x, g.linear(w.ffn_down, g.silu_gate(g.linear(w.ffn_gate, h), g.linear(w.ffn_up, h))))
+        gate_up = stacked_linear(g, w.ffn_gate_up, h)
+        gate, up = (g.columns(gate_up, i * gate_up.shape[1] // 2, gate_up.shape[1] // 2) for i in range(2))
+        return g.add(x, g.linear(w.ffn_down, g.silu_gate(gate, up)))
 
     def set_constants(self) -> None:
         """After the graph's memory is there."""

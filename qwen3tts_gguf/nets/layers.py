@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..gguf_file import GgufFile, TensorInfo
 from ..integrity import require_finite
 from ..schema import Shape
 
-__all__ = ["WeightLoader", "causal_windows", "require_numbers", "table_rows"]
+__all__ = ["WeightLoader", "causal_windows", "require_numbers", "stacked_linear", "table_rows"]
 
 _TRANSPOSED_AT_ONCE = 32  # input channels: what a transposition reads stays in the cache
 
@@ -59,6 +60,27 @@ class WeightLoader:
         """A matrix [out, in] to multiply with; repacked where that is faster."""
         info = self._info(name)
         return self._matrix(info.name, self._file.blocks(info.name), info.shape, info.type)
+
+    def stacked(self, *names: str) -> list[Tensor]:
+        """Matrices [out, in] one below the other, for `stacked_linear`: neighbours of one type are one matrix, because a
+        large product takes less time than several small ones."""
+        infos = [self._info(name) for name in names]
+        stacked = []
+        for type, group in groupby(infos, key=lambda info: info.type):
+            alike = list(group)
+            if len(alike) == 1:
+                stacked.append(self.matrix(alike[0].name.removeprefix(self._prefix)))
+                continue
+            blocks = np.concatenate([self._file.blocks(info.name) for info in alike])
+            shape = (sum(info.shape[0] for info in alike), alike[0].shape[1])
+            stacked.append(
+                (self._weights.repacked if self._weights.repacks(shape, type) else self._weights.mapped)(
+                    blocks, shape, type
+                )
+            )
+            for info in alike:
+                self._file.release(info.name)
+        return stacked
 
     def matrices(self, name: str) -> list[Tensor]:
         """A stack [n, out, in] as n matrices."""
@@ -121,6 +143,12 @@ class WeightLoader:
     def array(self, values: NDArray[Any]) -> Tensor:
         """A tensor computed from others."""
         return self._weights.array(values)
+
+
+def stacked_linear(g: Graph, stacked: list[Tensor], x: Tensor) -> Tensor:
+    """x [T, in] -> [T, all rows of `stacked`]"""
+    outputs = [g.linear(weight, x) for weight in stacked]
+    return outputs[0] if len(outputs) == 1 else g.concat(outputs, axis=1)
 
 
 def table_rows(file: GgufFile, name: str, rows: NDArray[np.integer]) -> NDArray[np.float32]:
