@@ -118,7 +118,8 @@ def test_norms_and_softmax(backend: Backend, rng: np.random.Generator) -> None:
 
 def test_silu_gate(backend: Backend, rng: np.random.Generator) -> None:
     gate, up = normal(rng, 4, 32), normal(rng, 4, 32)
-    assert close(run(backend, lambda g, a, b: g.silu_gate(a, b), gate, up), gate / (1 + np.exp(-gate)) * up)
+    both = np.concatenate([gate, up], axis=1)
+    assert close(run(backend, lambda g, x: g.silu_gate(x), both), gate / (1 + np.exp(-gate)) * up)
 
 
 # -- layout ------------------------------------------------------------------------------------------------------------
@@ -456,7 +457,7 @@ g.mul(g.input(8), x)
 g.concat([x, g.input(4, 7)])
 g.lookup(x, g.input(2))
 g.lookup(x, g.input(2, 2, type=GgmlType.I32))
-g.silu_gate(x, g.input(4, 7))
+g.silu_gate(g.input(4, 7))
 g.rms_norm(x, g.input(7), 1e-5)
 g.layer_norm(x, g.input(8), g.input(7), 1e-5)
 g.top_k(x, 9)

@@ -153,8 +153,8 @@ sigmoid = function("ggml_sigmoid", c_void_p, c_void_p, c_void_p)
 tanh = function("ggml_tanh", c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_gelu_erf(struct ggml_context * ctx, struct ggml_tensor * a);
 gelu_erf = function("ggml_gelu_erf", c_void_p, c_void_p, c_void_p)
-# struct ggml_tensor * ggml_swiglu_split(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
-swiglu_split = function("ggml_swiglu_split", c_void_p, c_void_p, c_void_p, c_void_p)
+# struct ggml_tensor * ggml_swiglu(struct ggml_context * ctx, struct ggml_tensor * a);
+swiglu = function("ggml_swiglu", c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_rms_norm(struct ggml_context * ctx, struct ggml_tensor * a, float eps);
 rms_norm = function("ggml_rms_norm", c_void_p, c_void_p, c_void_p, c_float)
 # struct ggml_tensor * ggml_norm(struct ggml_context * ctx, struct ggml_tensor * a, float eps);

@@ -389,10 +389,11 @@ class Graph:
         """In place: `x` itself must not be used after."""
         return self._node(api.clamp(self._nodes.pointer, x.pointer, low, high), x.shape)
 
-    def silu_gate(self, gate: Tensor, up: Tensor) -> Tensor:
-        """silu(gate) * up."""
-        assert gate.shape == up.shape, (gate, up)
-        return self._node(api.swiglu_split(self._nodes.pointer, gate.pointer, up.pointer), gate.shape)
+    def silu_gate(self, gate_up: Tensor) -> Tensor:
+        """gate_up [.., 2 * n], contiguous -> silu(first half) * second half [.., n]"""
+        assert gate_up.shape[-1] % 2 == 0, gate_up
+        node = api.swiglu(self._nodes.pointer, gate_up.pointer)
+        return self._node(node, (*gate_up.shape[:-1], gate_up.shape[-1] // 2))
 
     def softmax(self, x: Tensor) -> Tensor:
         """Along the last axis."""

@@ -305,7 +305,7 @@ class _Stack:
         g, c, n = self._g, self._c, x.shape[0]
         n_qk, n_kv = c.n_heads + c.n_kv_heads, c.n_kv_heads * c.head_dim
         h = g.rms_norm(x, w.ln1, c.rms_eps)
-        qkv = stacked_linear(g, w.attn_qkv, h)
+        qkv = stacked_linear(g, w.attn_qkv, h, g.linear)
         qk = g.rope(g.rms_norm(g.columns(qkv, 0, n_qk, c.head_dim), w.attn_qk_norm, c.rms_eps), positions, c.rope_theta)
         qk = g.reshape(qk, n, n_qk * c.head_dim)
         q = g.columns(qk, 0, c.n_heads, c.head_dim)
@@ -319,9 +319,7 @@ class _Stack:
         y = g.attention(g.transpose(q, 1, 0, 2), keys, values, mask, c.head_dim**-0.5)
         x = g.add(x, g.linear(w.attn_out, g.reshape(y, n, c.n_heads * c.head_dim)))
         h = g.rms_norm(x, w.ln2, c.rms_eps)
-        gate_up = stacked_linear(g, w.ffn_gate_up, h)
-        gate, up = (g.columns(gate_up, i * gate_up.shape[1] // 2, gate_up.shape[1] // 2) for i in range(2))
-        return g.add(x, g.linear(w.ffn_down, g.silu_gate(gate, up)))
+        return g.add(x, g.linear(w.ffn_down, g.silu_gate(stacked_linear(g, w.ffn_gate_up, h, g.linear))))
 
     def set_constants(self) -> None:
         """After the graph's memory is there."""

@@ -37,7 +37,7 @@ from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..schema import N_CODEBOOKS, CodecDecoderConfig
 from .causal import CausalGraph, CausalLoader, Conv, Memory, ResidualUnit, Snake
-from .layers import WeightLoader, require_numbers
+from .layers import WeightLoader, require_numbers, stacked_linear
 
 __all__ = ["CodecDecoder", "CodecState"]
 
@@ -53,14 +53,11 @@ _MASKED = np.float16(-np.inf)
 @dataclass(frozen=True)
 class TransformerLayer:
     ln1: Tensor  # [hidden]
-    attn_q: Tensor  # [attention_dim, hidden]
-    attn_k: Tensor  # [attention_dim, hidden]
-    attn_v: Tensor  # [attention_dim, hidden]
+    attn_qkv: list[Tensor]  # attn_q, attn_k, attn_v, [attention_dim, hidden] each
     attn_out: Tensor  # [hidden, attention_dim]
     ls1: Tensor  # [hidden]
     ln2: Tensor  # [hidden]
-    ffn_gate: Tensor  # [ffn, hidden]
-    ffn_up: Tensor  # [ffn, hidden]
+    ffn_gate_up: list[Tensor]  # ffn_gate and ffn_up, [ffn, hidden] each
     ffn_down: Tensor  # [hidden, ffn]
     ls2: Tensor  # [hidden]
 
@@ -249,9 +246,13 @@ class CodecDecoder:
         )
 
     def _layer(self, load: WeightLoader) -> TransformerLayer:
-        norms = {name: load.tensor(f"{name}.weight") for name in ("ln1", "ls1", "ln2", "ls2")}
-        matrices = ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_gate", "ffn_up", "ffn_down")
-        return TransformerLayer(**norms, **{name: load.matrix(f"{name}.weight") for name in matrices})
+        return TransformerLayer(
+            **{name: load.tensor(f"{name}.weight") for name in ("ln1", "ls1", "ln2", "ls2")},
+            attn_qkv=load.stacked("attn_q.weight", "attn_k.weight", "attn_v.weight"),
+            attn_out=load.matrix("attn_out.weight"),
+            ffn_gate_up=load.stacked("ffn_gate.weight", "ffn_up.weight"),
+            ffn_down=load.matrix("ffn_down.weight"),
+        )
 
     def _upsample(self, load: WeightLoader, stride: int, rows: int, dtype: Any) -> Upsample:
         taps = load.values("dwconv.weight").astype(np.float32)[:, 0].T  # [7, latent]
@@ -330,16 +331,17 @@ class _Front(CausalGraph):
 
     def _layer(self, w: TransformerLayer, x: Tensor) -> Tensor:
         g, c, n = self.g, self._config, self._n
-        heads = (n, c.n_heads, c.head_dim)
         h = g.rms_norm(x, w.ln1, c.rms_eps)
-        q = g.rope(g.reshape(self.linear(w.attn_q, h), *heads), self._positions, c.rope_theta)
-        k = g.rope(g.reshape(self.linear(w.attn_k, h), *heads), self._positions, c.rope_theta)
-        keys = self._kept(g.reshape(k, n, c.attention_dim))
-        values = self._kept(self.linear(w.attn_v, h))
+        qkv = stacked_linear(g, w.attn_qkv, h, self.linear)
+        qk = g.rope(g.columns(qkv, 0, 2 * c.n_heads, c.head_dim), self._positions, c.rope_theta)
+        qk = g.reshape(qk, n, 2 * c.attention_dim)
+        q = g.columns(qk, 0, c.n_heads, c.head_dim)
+        keys = self._kept(g.columns(qk, c.attention_dim, c.attention_dim))
+        values = self._kept(g.columns(qkv, 2 * c.attention_dim, c.attention_dim))
         y = g.attention(g.transpose(q, 1, 0, 2), keys, values, self._mask, c.head_dim**-0.5)
         x = g.add(x, g.mul(self.linear(w.attn_out, g.reshape(y, n, c.attention_dim)), w.ls1))
         h = g.rms_norm(x, w.ln2, c.rms_eps)
-        y = self.linear(w.ffn_down, g.silu_gate(self.linear(w.ffn_gate, h), self.linear(w.ffn_up, h)))
+        y = self.linear(w.ffn_down, g.silu_gate(stacked_linear(g, w.ffn_gate_up, h, self.linear)))
         return g.add(x, g.mul(y, w.ls2))
 
     def _kept(self, x: Tensor) -> Tensor:

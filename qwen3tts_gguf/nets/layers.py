@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
@@ -62,7 +63,7 @@ class WeightLoader:
         return self._matrix(info.name, self._file.blocks(info.name), info.shape, info.type)
 
     def stacked(self, *names: str) -> list[Tensor]:
-        """Matrices [out, in] one below the other, for `stacked_linear`: neighbours of one type are one matrix, because a
+        """Matrices [out, in] one below the other, for `stacked_linear`: neighbours of one type are one matrix, since a
         large product takes less time than several small ones."""
         infos = [self._info(name) for name in names]
         stacked = []
@@ -145,9 +146,9 @@ class WeightLoader:
         return self._weights.array(values)
 
 
-def stacked_linear(g: Graph, stacked: list[Tensor], x: Tensor) -> Tensor:
-    """x [T, in] -> [T, all rows of `stacked`]"""
-    outputs = [g.linear(weight, x) for weight in stacked]
+def stacked_linear(g: Graph, stacked: list[Tensor], x: Tensor, linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """x [T, in] -> [T, all rows of `stacked`], each matrix by `linear(weight, x)`"""
+    outputs = [linear(weight, x) for weight in stacked]
     return outputs[0] if len(outputs) == 1 else g.concat(outputs, axis=1)
 
 
