@@ -29,9 +29,11 @@ from ..ggml.types import GgmlType
 from ..winograd import TILE, mixes
 from .layers import WeightLoader, causal_windows
 
-__all__ = ["CausalGraph", "CausalLoader", "Conv", "Memory", "PointConv", "ResidualUnit", "Snake"]
+__all__ = ["FRAMES_AT_ONCE", "CausalGraph", "CausalLoader", "Conv", "Memory", "PointConv", "ResidualUnit", "Snake"]
 
+FRAMES_AT_ONCE = 4
 _MOST_VALUES = 2048  # of a tiled row
+_GAP = 32  # values between rows that ggml is to take one by one
 # sin^2(pi d) = c0 d^2 + c1 d^4 + ... for d in [-1/2, 1/2], fitted at Chebyshev nodes; off by 4.6e-7 at most.
 _SINE_SQUARED = (9.86952175, -32.46503585, 42.64227604, -29.42110714, 10.57316894)
 _TO_WHOLE = 1.5 * 2**23  # float32 this large have no fraction: adding it rounds to the nearest whole number
@@ -166,9 +168,10 @@ class Memory:
 class CausalGraph:
     """Base of a graph of such layers. Its layers ask for their memory in the order they are built."""
 
-    def __init__(self, backend: Backend, memory: Memory) -> None:
+    def __init__(self, backend: Backend, memory: Memory, n_frames: int) -> None:
         self.g = Graph(backend)
         self._memory = memory
+        self._n_frames = n_frames
         self._n_layers = 0
         self._padded_inputs: list[tuple[Tensor, int, int]] = []  # [n + T ..]: n rows of the past, T new ones
 
@@ -192,10 +195,17 @@ class CausalGraph:
         return output
 
     def linear(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """weight [out, in], x [T, in] -> [T, out], rounded alike for any T: ggml has another product for one row."""
-        g = self.g
-        y = g.linear(weight, x) if x.shape[0] > 1 else g.rows(g.linear(weight, g.concat([x, x])), 0, 1)
-        return y if bias is None else g.add(y, bias)
+        """weight [out, in], x [T, in] -> [T, out], rounded alike for any T up to FRAMES_AT_ONCE.
+
+        ggml multiplies one row in another way than several, unless those are not contiguous: then each by itself too,
+        which takes no longer where the weights are what takes time.
+        """
+        g, (n, width) = self.g, x.shape
+        if 1 < n <= FRAMES_AT_ONCE:
+            type = GgmlType.F32 if weight.type == GgmlType.F32 else GgmlType.F16  # what x is rounded to in any case
+            apart = g.input(n, width + _GAP, type=type)
+            x = g.copy(x, g.columns(apart, 0, width))
+        return g.linear(weight, x, bias)
 
     def padded(self, x: Tensor, n: int, n_more: int = 0) -> Tensor:
         """x [T, C] -> [n + T + n_more, C]: behind the last n rows of the past, before rows that mean nothing."""
@@ -228,7 +238,9 @@ class CausalGraph:
 
     def _product(self, conv: Conv, padded: Tensor) -> Tensor:
         windows = causal_windows(self.g, padded, conv.k)
-        return self.linear(conv.weight, windows if conv.k == 1 else self._second(conv, windows))
+        if windows.shape[0] == self._n_frames:  # one row where there is one frame
+            return self.linear(conv.weight, windows)
+        return self.g.linear(conv.weight, windows if conv.k == 1 else self._second(conv, windows))
 
     def _second(self, conv: Conv, windows: Tensor) -> Tensor:
         """As the second factor: for an F32 weight copied in full, since ggml will not copy them itself."""

@@ -36,12 +36,11 @@ from ..ggml.graph import Backend, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..schema import N_CODEBOOKS, CodecDecoderConfig
-from .causal import CausalGraph, CausalLoader, Conv, Memory, ResidualUnit, Snake
+from .causal import FRAMES_AT_ONCE, CausalGraph, CausalLoader, Conv, Memory, ResidualUnit, Snake
 from .layers import WeightLoader, require_numbers, stacked_linear
 
 __all__ = ["CodecDecoder", "CodecState"]
 
-_AT_ONCE = 4
 _KERNEL = 7  # of every convolution with a past after the transformer, depthwise ones too
 _CONVNEXT_EPS = 1e-6  # torch.nn.LayerNorm's argument in the official block
 _MASKED = np.float16(-np.inf)
@@ -105,7 +104,7 @@ class CodecState:
 class CodecDecoder:
     """Holds weights and graphs; the utterance's memory is the caller's `CodecState`."""
 
-    frames_at_once = _AT_ONCE
+    frames_at_once = FRAMES_AT_ONCE
     """Multiples of so many frames take least time to decode."""
 
     def __init__(self, model: MmprojFile, backend: Backend) -> None:
@@ -116,9 +115,9 @@ class CodecDecoder:
         self._load(WeightLoader(model.file, self._weights).at("a.gen.wav"))
         self._memories = [Memory(backend) for _ in range(3)]
         front, middle, tail = self._memories
-        n_rows = self.config.window + _AT_ONCE - 1
-        self._fronts = {n: _Front(self, front, n, n_rows) for n in (_AT_ONCE, 1)}
-        self._middles = {n: _Middle(self, middle, n) for n in (_AT_ONCE, 1)}
+        n_rows = self.config.window + FRAMES_AT_ONCE - 1
+        self._fronts = {n: _Front(self, front, n, n_rows) for n in (FRAMES_AT_ONCE, 1)}
+        self._middles = {n: _Middle(self, middle, n) for n in (FRAMES_AT_ONCE, 1)}
         self._tail = _Tail(self, tail)
         self._resident: CodecState | None = None
 
@@ -270,8 +269,10 @@ class CodecDecoder:
 
 def _in_parts(n: int) -> list[range]:
     """0 .. n - 1 in fours, and what is left one by one."""
-    fours = n - n % _AT_ONCE
-    return [range(i, i + _AT_ONCE) for i in range(0, fours, _AT_ONCE)] + [range(i, i + 1) for i in range(fours, n)]
+    fours = n - n % FRAMES_AT_ONCE
+    return [range(i, i + FRAMES_AT_ONCE) for i in range(0, fours, FRAMES_AT_ONCE)] + [
+        range(i, i + 1) for i in range(fours, n)
+    ]
 
 
 def _reach(c: CodecDecoderConfig) -> int:
@@ -299,7 +300,7 @@ class _Front(CausalGraph):
     """
 
     def __init__(self, net: CodecDecoder, memory: Memory, n_frames: int, n_rows: int) -> None:
-        super().__init__(net._backend, memory)
+        super().__init__(net._backend, memory, n_frames)
         self._config = c = net.config
         self._n, self._n_rows = n_frames, n_rows
         g = self.g
@@ -355,7 +356,7 @@ class _Middle(CausalGraph):
     """latents [T, latent] -> the rows of the first block, those of each frame by themselves [T, rows, C]"""
 
     def __init__(self, net: CodecDecoder, memory: Memory, n_frames: int) -> None:
-        super().__init__(net._backend, memory)
+        super().__init__(net._backend, memory, n_frames)
         g = self.g
         self._latents = x = g.input(n_frames, net.config.latent)
         for upsample in net._upsamples:
@@ -379,7 +380,7 @@ class _Middle(CausalGraph):
         for i, tap in enumerate(w.dwconv[1:], start=1):
             y = g.add(y, g.mul(g.rows(padded, i, n + i), tap))
         y = g.layer_norm(g.add(y, w.dwconv_bias), *w.norm, _CONVNEXT_EPS)
-        y = self.linear(w.pw2[0], g.gelu(self.linear(w.pw1[0], y, w.pw1[1])), w.pw2[1])
+        y = g.linear(w.pw2[0], g.gelu(g.linear(w.pw1[0], y, w.pw1[1])), w.pw2[1])
         return g.add(x, g.mul(y, w.gamma))
 
 
@@ -387,7 +388,7 @@ class _Tail(CausalGraph):
     """The first block's rows of one frame [rows, C] -> samples [samples_per_frame], not yet clamped"""
 
     def __init__(self, net: CodecDecoder, memory: Memory) -> None:
-        super().__init__(net._backend, memory)
+        super().__init__(net._backend, memory, 1)
         c, g = net.config, self.g
         first = net._blocks[0]
         n_rows = prod(c.upsample_strides) * first.stride

@@ -31,6 +31,9 @@ __all__ = ["Talker", "TalkerOutput", "TalkerSequence"]
 
 _N_POSITION_ROWS = 4
 _CONTEXT_STEP = 256
+_FLASH_UP_TO = 768
+"""Positions of a sequence for which flash attention takes less time: it saves 2.7 ms a frame, and costs 12 us for each
+position there is (benchmarks/LOG.md). Speech ends at about a third of the room it is given."""
 _BATCH = 512
 _BATCH_STEP = 4  # positions that llama.cpp multiplies at once
 _TABLE = "token_embd.weight"
@@ -82,14 +85,17 @@ class Talker:
     def new_sequence(self, n_positions: int) -> TalkerSequence:
         """An empty sequence with room for `n_positions`; give it back with `close`. Raises BackendError."""
         n_positions = min(-(-n_positions // _CONTEXT_STEP) * _CONTEXT_STEP, self.config.context_length)
-        for context in self._idle:
+        flash = self._kv_type == GgmlType.F16 and n_positions <= _FLASH_UP_TO  # from the length alone, as rounding is
+        alike = [context for context in self._idle if context.flash == flash]
+        for context in alike:
             if context.n_positions >= n_positions:
                 self._idle.remove(context)
                 return TalkerSequence(self, context)
-        self._idle.clear()  # too small to be of use again
-        return TalkerSequence(self, self._new_context(n_positions))
+        for context in alike:  # too small to be of use again
+            self._idle.remove(context)
+        return TalkerSequence(self, self._new_context(n_positions, flash))
 
-    def _new_context(self, n_positions: int) -> _Context:
+    def _new_context(self, n_positions: int, flash: bool) -> _Context:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_positions
         params.n_batch = params.n_ubatch = min(_BATCH, n_positions)
@@ -97,13 +103,15 @@ class Talker:
         params.n_outputs_max = 1
         params.n_threads = params.n_threads_batch = self._n_threads
         params.embeddings = True
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = (
+            llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
         params.type_k = params.type_v = int(self._kv_type)
         params.no_perf = True
         pointer = llama_cpp.llama_init_from_model(self._model, params)
         if not pointer:
             raise BackendError(f"llama.cpp cannot make a context of {n_positions} positions: not enough memory?")
-        return _Context(pointer, n_positions, self.config.hidden)
+        return _Context(pointer, n_positions, flash, self.config.hidden)
 
     def _take_back(self, context: _Context) -> None:
         self._idle.append(context)
@@ -170,9 +178,10 @@ class TalkerSequence:
 class _Context:
     """A llama_context and the batch arrays that feed it, made once."""
 
-    def __init__(self, pointer: Any, n_positions: int, hidden: int) -> None:
+    def __init__(self, pointer: Any, n_positions: int, flash: bool, hidden: int) -> None:
         self.pointer = pointer
         self.n_positions = n_positions
+        self.flash = flash
         self._hidden = hidden
         n = min(_BATCH, n_positions)
         self._positions = np.zeros(_N_POSITION_ROWS * n, np.int32)
