@@ -32,7 +32,8 @@ from .gguf_file import GgufFile
 from .model_files import ModelFiles
 from .prompt import Layout
 from .schema import SAMPLE_RATE_HZ
-from .tts import TTS, SpeechOptions, Utterance, default_threads
+from .threads import default_threads
+from .tts import TTS, SpeechOptions, Utterance
 from .voice import Voice
 
 __all__ = ["FRAME_PARTS", "MIN_FRAMES", "Report", "measure", "plain_voice", "weight_types"]

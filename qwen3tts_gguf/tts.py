@@ -12,16 +12,15 @@ stopped, and begun anew with another seed where nobody has heard it yet.
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar, get_args
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -31,17 +30,19 @@ from .casting import Casting, Part
 from .codes import check_codes
 from .errors import ModelFileError, NoEndOfSpeech, OptionError, TextError
 from .generation import GenerationDefaults
-from .ggml.graph import Backend
+from .ggml.graph import REPACKED_TYPES, Backend
 from .memory import require_room
 from .model_files import ModelFiles
 from .nets.code_predictor import CodePredictor
 from .nets.codec_decoder import CodecDecoder, CodecState
 from .nets.talker import Talker
-from .prompt import Layout, Prompt, PromptBuilder, Reference
+from .prompt import Prompt, PromptBuilder, Reference
 from .runaway import SpeechWatch
 from .sampling import Sampling, TalkerSampler, next_seed
 from .schema import N_CODEBOOKS, SAMPLE_RATE_HZ
+from .speech_options import SpeechOptions
 from .spoken_text import spoken_text
+from .threads import default_threads, shares
 from .tokenizer import Tokenizer
 from .vocabulary import Vocabulary
 from .voice import Voice, VoiceEncoder
@@ -53,52 +54,6 @@ __all__ = ["TTS", "SpeechOptions", "Utterance"]
 _FRAMES_PER_TEXT_TOKEN = 10
 """Speech takes about 3 frames a text token; far more means it will not end (MODEL.md, runaway)."""
 _MIN_FRAME_BUDGET = 75
-
-
-@dataclass(frozen=True)
-class SpeechOptions:
-    """How to speak. None stands for the model's own default (`TTS.defaults`)."""
-
-    language: str | None = None
-    """A name or ISO code the model knows, or "auto"; None: the voice's own, else auto."""
-    seed: int | None = None
-    """Of all random choices; None draws one, which `Utterance.seed` tells."""
-    greedy: bool = False
-    """Take the likeliest code each time, in talker and predictor."""
-    max_frames: int | None = None
-    """80 ms each, the budget: who needs more has failed. None: ten a text token, at least 75."""
-    retries: int = 2
-    """How often `TTS.speak` begins anew, each time with a seed made from the last, when speech comes to no end."""
-    layout: Layout = "whole"
-    """"whole" gives the talker all text first, "stepwise" a token a frame."""
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    repetition_penalty: float | None = None
-    sub_temperature: float | None = None
-    """The code predictor's, as the three below."""
-    sub_top_k: int | None = None
-    sub_top_p: float | None = None
-    sub_repetition_penalty: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("temperature", "sub_temperature", "repetition_penalty", "sub_repetition_penalty"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                hint = "; for the likeliest code each time use greedy" if "temperature" in name else ""
-                raise OptionError(f"{name} must be above 0, not {value}{hint}")
-        for name in ("top_p", "sub_top_p"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise OptionError(f"{name} must be above 0 and at most 1, not {value}")
-        for name in ("top_k", "sub_top_k", "seed", "retries"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise OptionError(f"{name} must not be negative, not {value}")
-        if self.layout not in get_args(Layout):
-            raise OptionError(f"layout must be one of {', '.join(get_args(Layout))}, not {self.layout}")
-        if self.max_frames is not None and self.max_frames < 1:
-            raise OptionError(f"max_frames must be at least 1, not {self.max_frames}")
 
 
 class TTS:
@@ -122,14 +77,16 @@ class TTS:
         if check_memory:
             require_room(files)
         n_threads = n_threads or default_threads()
-        backend = Backend(n_threads)
         self.name = files.talker.name
         self.defaults: GenerationDefaults = files.talker.generation
-        # With a backend of its own: two graphs computed on one at a time crash, and threads listen while others speak.
+        self._shares = shares(n_threads, small_weights=files.mmproj.predictor_type in REPACKED_TYPES)
+        # Each with a backend of its own: two graphs computed on one at a time crash, and threads listen, speak and
+        # sound at the same time.
+        self._predictor_backend, self._codec_backend = Backend(n_threads), Backend(n_threads)
         self.voice_encoder = VoiceEncoder(files.mmproj, Backend(n_threads))
         with ThreadPoolExecutor(max_workers=1) as loading:
             # llama.cpp reads its file meanwhile; the nets wait, because it takes its most memory at the start.
-            talker = loading.submit(Talker, files.talker, n_threads)
+            talker = loading.submit(Talker, files.talker, self._shares.language, n_threads)
             self.vocabulary = Vocabulary(files.talker.file, files.talker.tokens)
             if self.vocabulary.n_codes > files.mmproj.decoder.codebook_size:
                 raise ModelFileError(
@@ -142,11 +99,13 @@ class TTS:
         self.kind = self._casting.kind
         """"base", "custom_voice" or "voice_design"."""
         self.codec_fingerprint = self._casting.codec
-        self._predictor = CodePredictor(files.mmproj, backend)
-        self._decoder = CodecDecoder(files.mmproj, backend)
+        self._predictor = CodePredictor(files.mmproj, self._predictor_backend)
+        self._decoder = CodecDecoder(files.mmproj, self._codec_backend)
         self._prompts = PromptBuilder(self._talker, tokenizer, self.vocabulary)
         self._heard: WeakKeyDictionary[Voice, CodecState] = WeakKeyDictionary()
-        self._turn = threading.Lock()
+        self._turn = threading.Lock()  # of talker and predictor
+        self._codec_turn = threading.Lock()
+        self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec")
 
     sample_rate_hz = SAMPLE_RATE_HZ
 
@@ -217,8 +176,13 @@ class TTS:
 
     def decode(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
         """codes [frames, 16] -> samples [frames * 1920]. Raises CodesError."""
-        with self._turn:
-            return self._decoder.decode(codes, self._decoder.new_state())
+        return self._sounded(codes, self._decoder.new_state(), self._shares.all)
+
+    def _sounded(self, codes: NDArray[np.integer], state: CodecState, n_threads: int) -> NDArray[np.float32]:
+        """codes [frames, 16] -> samples [frames * 1920], going on from `state`."""
+        with self._codec_turn:
+            self._codec_backend.use_threads(n_threads)
+            return self._decoder.decode(codes, state)
 
     def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
         """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises AudioError; OptionError without an encoder."""
@@ -234,7 +198,8 @@ class TTS:
         """The decoder's memory at the start: of the reference, if there is one, so that the onset follows from it."""
         if voice is None or part.codes is None:
             return self._decoder.new_state()
-        with self._turn:
+        with self._codec_turn:
+            self._codec_backend.use_threads(self._shares.all)
             if voice not in self._heard:
                 self._heard[voice] = self._decoder.heard(part.codes)
             return self._decoder.copied(self._heard[voice])
@@ -274,6 +239,7 @@ class Utterance:
         self.runaway: str | None = None
         """Why it was stopped, in words, when the model did not say so."""
         self._tts, self._prompt = tts, prompt
+        self._outcome: tuple[bool, str | None] = False, None  # `ended` and `runaway` once all that was said is heard
         self._frames: list[NDArray[np.int32]] = []
         self._samples: list[NDArray[np.float32]] = []
         self._watch: SpeechWatch | None = SpeechWatch()
@@ -323,35 +289,50 @@ class Utterance:
             with tts._turn:
                 code0 = self._sampler.choose(out.logits)
                 if code0 == tts.vocabulary.codec.eos:
-                    self.ended = True
+                    self._outcome = True, None
                     return
                 if i == self.max_frames:
-                    self.runaway = f"its budget of {self.max_frames} frames is used up"
+                    self._outcome = False, f"its budget of {self.max_frames} frames is used up"
                     return
+                tts._predictor_backend.use_threads(tts._shares.language if i else tts._shares.all)
                 frame = tts._predictor.predict(out.hidden, code0, self._predictor_sampling, self._rng)
             yield frame.codes
             with tts._turn:
                 out = self._sequence.forward((frame.embedding + self._prompt.text_row(i))[None])
 
     def _sounded(self, n_frames: int) -> Iterator[NDArray[np.float32]]:
-        """Samples of so many frames at a time, until nothing more is said or what is heard no longer is speech."""
+        """Samples of so many frames at a time, until nothing more is said or what is heard no longer is speech.
+
+        Where the codec works beside the others, these say the next frames meanwhile. The first ones are wanted soonest,
+        so nothing else is done then.
+        """
         tts, said = self._tts, self._said()
-        while frames := list(islice(said, n_frames)):
-            with tts._turn:
-                samples = tts._decoder.decode(np.array(frames), self._codec_state)
-            complaint = None
-            by_frame = samples.reshape(len(frames), -1)
-            for i, (codes, heard) in enumerate(zip(frames, by_frame, strict=True)):
-                complaint = self._watch.hear(int(codes[0]), heard) if self._watch else None
-                if complaint:  # what comes after it was never said
-                    self.ended, self.runaway = False, complaint
-                    frames, samples = frames[: i + 1], by_frame[: i + 1].reshape(-1)
-                    break
-            self._frames += frames
-            self._samples.append(samples.copy())  # whoever gets them may change them
-            yield samples
-            if complaint:
+        frames, side_by_side = list(islice(said, n_frames)), False
+        while frames:
+            ahead, codes = None, np.array(frames)
+            if side_by_side:
+                sounding = tts._beside.submit(tts._sounded, codes, self._codec_state, tts._shares.codec)
+                ahead = list(islice(said, n_frames))
+                samples = sounding.result()
+            else:
+                samples = tts._sounded(codes, self._codec_state, tts._shares.all)
+            complaint = self._heard(frames, samples.reshape(len(frames), -1))
+            yield self._samples[-1].copy()  # whoever gets them may change them
+            if complaint:  # what comes after it was never said
+                self.runaway = complaint
                 return
+            frames, side_by_side = list(islice(said, n_frames)) if ahead is None else ahead, tts._shares.side_by_side
+        self.ended, self.runaway = self._outcome
+
+    def _heard(self, frames: list[NDArray[np.int32]], samples: NDArray[np.float32]) -> str | None:
+        """Keep frames and their samples [n, 1920], up to one that no longer is speech -> why it is not"""
+        complaint, n = None, 0
+        while n < len(frames) and not complaint:
+            complaint = self._watch.hear(int(frames[n][0]), samples[n]) if self._watch else None
+            n += 1
+        self._frames += frames[:n]
+        self._samples.append(samples[:n].reshape(-1))
+        return complaint
 
     def require_end(self) -> None:
         """Raises NoEndOfSpeech, with all that was said, unless the model said that the speech is over."""
@@ -380,13 +361,6 @@ class Utterance:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def default_threads() -> int:
-    """The processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _first(wish: Number | None, default: Number) -> Number:

@@ -24,7 +24,7 @@ ROWS = (
     "qwen3tts_gguf.verification",
     "qwen3tts_gguf.benchmark",
     "qwen3tts_gguf.tts  qwen3tts_gguf.inspection",
-    "qwen3tts_gguf.casting  qwen3tts_gguf.voice_store",
+    "qwen3tts_gguf.casting  qwen3tts_gguf.voice_store  qwen3tts_gguf.speech_options",
     "qwen3tts_gguf.prompt  qwen3tts_gguf.voice",
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
     "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
@@ -51,7 +51,8 @@ ROWS = (
     "  qwen3tts_gguf.runaway",
     "qwen3tts_gguf.schema",
     "qwen3tts_gguf.errors  qwen3tts_gguf.generation  qwen3tts_gguf.whole_file"
-    "  qwen3tts_gguf.agreement  qwen3tts_gguf.verdict  qwen3tts_gguf.winograd  qwen3tts_gguf.ggml.types",
+    "  qwen3tts_gguf.agreement  qwen3tts_gguf.verdict  qwen3tts_gguf.winograd  qwen3tts_gguf.threads"
+    "  qwen3tts_gguf.ggml.types",
 )
 LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules.split()}
 

@@ -37,7 +37,7 @@ def encode(
     from ..audio import read_audio
     from ..ggml.graph import Backend
     from ..model_files import MmprojFile, find_mmproj
-    from ..tts import default_threads
+    from ..threads import default_threads
     from ..voice import VoiceEncoder
 
     require_npy(output)
@@ -64,7 +64,7 @@ def decode(
     from ..ggml.graph import Backend
     from ..model_files import MmprojFile, find_mmproj
     from ..nets.codec_decoder import CodecDecoder
-    from ..tts import default_threads
+    from ..threads import default_threads
 
     decoder = CodecDecoder(MmprojFile(find_mmproj(model)), Backend(threads or default_threads()))
     frames = read_codes(codes, decoder.config.codebook_size)

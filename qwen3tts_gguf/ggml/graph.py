@@ -69,9 +69,13 @@ class Backend:
         self.pointer = api.backend_cpu_init()
         if not self.pointer:
             raise BackendError("ggml cannot start its CPU backend")
-        api.backend_cpu_set_n_threads(self.pointer, n_threads)
+        self.use_threads(n_threads)
         self.plain_buffers: int = api.backend_cpu_buffer_type()
         self.repack_buffers: int | None = _extra_buffer_type(b"CPU_REPACK")
+
+    def use_threads(self, n_threads: int) -> None:
+        """From the next computation on; results do not depend on it."""
+        api.backend_cpu_set_n_threads(self.pointer, n_threads)
 
     def __del__(self) -> None:
         if getattr(self, "pointer", None):

@@ -52,10 +52,11 @@ class TalkerOutput:
 class Talker:
     """Holds the weights and idle contexts; an utterance is a `TalkerSequence`."""
 
-    def __init__(self, model: TalkerFile, n_threads: int) -> None:
+    def __init__(self, model: TalkerFile, n_threads: int, n_threads_prompt: int | None = None) -> None:
+        """n_threads: for a single position; n_threads_prompt: for several, the same when not given."""
         self.config = model.config
         self._file = model.file
-        self._n_threads = n_threads
+        self._n_threads, self._n_threads_prompt = n_threads, n_threads_prompt or n_threads
         self._idle: list[_Context] = []
         # Rounding keys and values to F16 is lost beside quantized weights; F32 weights are for exact comparison.
         self._kv_type = GgmlType.F32 if model.file.info("blk.0.attn_k.weight").type == GgmlType.F32 else GgmlType.F16
@@ -101,7 +102,7 @@ class Talker:
         params.n_batch = params.n_ubatch = min(_BATCH, n_positions)
         params.n_seq_max = 1
         params.n_outputs_max = 1
-        params.n_threads = params.n_threads_batch = self._n_threads
+        params.n_threads, params.n_threads_batch = self._n_threads, self._n_threads_prompt
         params.embeddings = True
         params.flash_attn_type = (
             llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED

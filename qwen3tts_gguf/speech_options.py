@@ -1,0 +1,57 @@
+"""How to speak: what a user may choose for each utterance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from .errors import OptionError
+from .prompt import Layout
+
+__all__ = ["SpeechOptions"]
+
+
+@dataclass(frozen=True)
+class SpeechOptions:
+    """How to speak. None stands for the model's own default (`TTS.defaults`)."""
+
+    language: str | None = None
+    """A name or ISO code the model knows, or "auto"; None: the voice's own, else auto."""
+    seed: int | None = None
+    """Of all random choices; None draws one, which `Utterance.seed` tells."""
+    greedy: bool = False
+    """Take the likeliest code each time, in talker and predictor."""
+    max_frames: int | None = None
+    """80 ms each, the budget: who needs more has failed. None: ten a text token, at least 75."""
+    retries: int = 2
+    """How often `TTS.speak` begins anew, each time with a seed made from the last, when speech comes to no end."""
+    layout: Layout = "whole"
+    """"whole" gives the talker all text first, "stepwise" a token a frame."""
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    sub_temperature: float | None = None
+    """The code predictor's, as the three below."""
+    sub_top_k: int | None = None
+    sub_top_p: float | None = None
+    sub_repetition_penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "sub_temperature", "repetition_penalty", "sub_repetition_penalty"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                hint = "; for the likeliest code each time use greedy" if "temperature" in name else ""
+                raise OptionError(f"{name} must be above 0, not {value}{hint}")
+        for name in ("top_p", "sub_top_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise OptionError(f"{name} must be above 0 and at most 1, not {value}")
+        for name in ("top_k", "sub_top_k", "seed", "retries"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise OptionError(f"{name} must not be negative, not {value}")
+        if self.layout not in get_args(Layout):
+            raise OptionError(f"layout must be one of {', '.join(get_args(Layout))}, not {self.layout}")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise OptionError(f"max_frames must be at least 1, not {self.max_frames}")
