@@ -27,13 +27,12 @@ from numpy.typing import NDArray
 from ..ggml.graph import Backend, Graph, Tensor, Weights
 from ..ggml.types import GgmlType
 from ..winograd import TILE, mixes
-from .layers import WeightLoader, causal_windows
+from .layers import WeightLoader, causal_windows, row_by_row
 
 __all__ = ["FRAMES_AT_ONCE", "CausalGraph", "CausalLoader", "Conv", "Memory", "PointConv", "ResidualUnit", "Snake"]
 
 FRAMES_AT_ONCE = 4
 _MOST_VALUES = 2048  # of a tiled row
-_GAP = 32  # values between rows that ggml is to take one by one
 # sin^2(pi d) = c0 d^2 + c1 d^4 + ... for d in [-1/2, 1/2], fitted at Chebyshev nodes; off by 4.6e-7 at most.
 _SINE_SQUARED = (9.86952175, -32.46503585, 42.64227604, -29.42110714, 10.57316894)
 _TO_WHOLE = 1.5 * 2**23  # float32 this large have no fraction: adding it rounds to the nearest whole number
@@ -195,17 +194,10 @@ class CausalGraph:
         return output
 
     def linear(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """weight [out, in], x [T, in] -> [T, out], rounded alike for any T up to FRAMES_AT_ONCE.
-
-        ggml multiplies one row in another way than several, unless those are not contiguous: then each by itself too,
-        which takes no longer where the weights are what takes time.
-        """
-        g, (n, width) = self.g, x.shape
-        if 1 < n <= FRAMES_AT_ONCE:
-            type = GgmlType.F32 if weight.type == GgmlType.F32 else GgmlType.F16  # what x is rounded to in any case
-            apart = g.input(n, width + _GAP, type=type)
-            x = g.copy(x, g.columns(apart, 0, width))
-        return g.linear(weight, x, bias)
+        """weight [out, in], x [T, in] -> [T, out], rounded alike for any T up to FRAMES_AT_ONCE."""
+        g = self.g
+        y = row_by_row(g, weight, x) if x.shape[0] <= FRAMES_AT_ONCE else g.linear(weight, x)
+        return y if bias is None else g.add(y, bias)
 
     def padded(self, x: Tensor, n: int, n_more: int = 0) -> Tensor:
         """x [T, C] -> [n + T + n_more, C]: behind the last n rows of the past, before rows that mean nothing."""

@@ -18,6 +18,7 @@ graph takes the scaled noise as an input; zero noise is greedy decoding.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,13 @@ from ..ggml.types import GgmlType
 from ..model_files import MmprojFile
 from ..sampling import Sampling
 from ..schema import N_CODEBOOKS, CodePredictorConfig
-from .layers import WeightLoader, require_numbers, stacked_linear, table_rows
+from .layers import WeightLoader, require_numbers, row_by_row, stacked_linear, table_rows
 
 __all__ = ["CodePredictor", "Frame"]
 
 N_STEPS = N_CODEBOOKS - 1
 _MAX_NODES = 8192
+_FEW_ROWS = 2  # of the first pass
 _LARGEST = 1e30
 
 
@@ -303,9 +305,10 @@ class _Stack:
         self, w: Layer, kv: tuple[Tensor, Tensor], x: Tensor, positions: Tensor, mask: Tensor | None, start: int
     ) -> Tensor:
         g, c, n = self._g, self._c, x.shape[0]
+        linear = g.linear if n > _FEW_ROWS else partial(row_by_row, g)
         n_qk, n_kv = c.n_heads + c.n_kv_heads, c.n_kv_heads * c.head_dim
         h = g.rms_norm(x, w.ln1, c.rms_eps)
-        qkv = stacked_linear(g, w.attn_qkv, h, g.linear)
+        qkv = stacked_linear(g, w.attn_qkv, h, linear)
         qk = g.rope(g.rms_norm(g.columns(qkv, 0, n_qk, c.head_dim), w.attn_qk_norm, c.rms_eps), positions, c.rope_theta)
         qk = g.reshape(qk, n, n_qk * c.head_dim)
         q = g.columns(qk, 0, c.n_heads, c.head_dim)
@@ -317,9 +320,9 @@ class _Stack:
             for cache in kv
         )
         y = g.attention(g.transpose(q, 1, 0, 2), keys, values, mask, c.head_dim**-0.5)
-        x = g.add(x, g.linear(w.attn_out, g.reshape(y, n, c.n_heads * c.head_dim)))
+        x = g.add(x, linear(w.attn_out, g.reshape(y, n, c.n_heads * c.head_dim)))
         h = g.rms_norm(x, w.ln2, c.rms_eps)
-        return g.add(x, g.linear(w.ffn_down, g.silu_gate(stacked_linear(g, w.ffn_gate_up, h, g.linear))))
+        return g.add(x, linear(w.ffn_down, g.silu_gate(stacked_linear(g, w.ffn_gate_up, h, linear))))
 
     def set_constants(self) -> None:
         """After the graph's memory is there."""

@@ -17,8 +17,10 @@ from ..gguf_file import GgufFile, TensorInfo
 from ..integrity import require_finite
 from ..schema import Shape
 
-__all__ = ["WeightLoader", "causal_windows", "require_numbers", "stacked_linear", "table_rows"]
+__all__ = ["WeightLoader", "causal_windows", "require_numbers", "row_by_row", "stacked_linear", "table_rows"]
 
+_ROUNDED_TO_ITSELF = (GgmlType.F32, GgmlType.F16, GgmlType.Q8_0)  # weights whose type ggml rounds the other factor to
+_GAP = 32  # values between rows, a block
 _TRANSPOSED_AT_ONCE = 32  # input channels: what a transposition reads stays in the cache
 
 
@@ -150,6 +152,22 @@ def stacked_linear(g: Graph, stacked: list[Tensor], x: Tensor, linear: Callable[
     """x [T, in] -> [T, all rows of `stacked`], each matrix by `linear(weight, x)`"""
     outputs = [linear(weight, x) for weight in stacked]
     return outputs[0] if len(outputs) == 1 else g.concat(outputs, axis=1)
+
+
+def row_by_row(g: Graph, weight: Tensor, x: Tensor) -> Tensor:
+    """weight [out, in], x [T, in] -> [T, out], for a few rows: each rounded as if it were alone, weights read once.
+
+    ggml multiplies several rows in blocks, which rounds in another way and reads weights from memory at half the speed.
+    Rows that are not contiguous, and of the type it rounds them to, it takes one by one while weights are in the cache.
+    """
+    n, width = x.shape
+    if n == 1 or weight.type not in _ROUNDED_TO_ITSELF:
+        return g.linear(weight, x)
+    apart = g.input(n, width + _GAP)
+    g.expand(g.copy(x, g.columns(apart, 0, width)))
+    if weight.type != GgmlType.F32:
+        apart = g.copy(apart, g.input(n, width + _GAP, type=weight.type))
+    return g.linear(weight, g.columns(apart, 0, width))
 
 
 def table_rows(file: GgufFile, name: str, rows: NDArray[np.integer]) -> NDArray[np.float32]:
