@@ -36,7 +36,18 @@ from .threads import default_threads
 from .tts import TTS, SpeechOptions, Utterance
 from .voice import Voice
 
-__all__ = ["FRAME_PARTS", "MIN_FRAMES", "Report", "measure", "plain_voice", "weight_types"]
+__all__ = [
+    "FRAME_PARTS",
+    "MIN_FRAMES",
+    "TEXT",
+    "Report",
+    "machine_facts",
+    "measure",
+    "memory_gb",
+    "plain_voice",
+    "versions",
+    "weight_types",
+]
 
 Report = dict[str, Any]
 """JSON's types only; units are in the names. `measure` tells what is in it."""
@@ -102,7 +113,7 @@ def measure(
     run = _run(tts, voice, options)
     on_stage(f"measuring {n_frames} frames as a whole")
     work_seconds = _seconds(lambda: _whole(tts, voice, options))
-    peak_rss_gb = _memory_gb("VmHWM", or_peak=True)
+    peak_rss_gb = memory_gb("VmHWM", or_peak=True)
 
     audio_seconds = n_frames * tts._decoder.samples_per_frame / SAMPLE_RATE_HZ
     return {
@@ -112,8 +123,8 @@ def measure(
         "voice": _voice_facts(voice),
         "layout": layout,
         "threads": n_threads or default_threads(),
-        "machine": _machine_facts(),
-        "versions": _versions(),
+        "machine": machine_facts(),
+        "versions": versions(),
         "frames": n_frames,
         "audio_seconds": audio_seconds,
         "load_seconds": loaded - started,
@@ -197,7 +208,7 @@ def _run(tts: TTS, voice: Voice | None, options: SpeechOptions) -> _Run:
             whole = _seconds(lambda: next(frames))
             rows.append((talker.lap(), predictor.lap(), codec.lap(), whole))
             if i + 1 in (_EARLY.stop, utterance.max_frames):
-                rss_gb[i + 1] = _memory_gb("VmRSS")
+                rss_gb[i + 1] = memory_gb("VmRSS")
     seconds = dict(zip(("talker", "predictor", "codec", "whole"), np.array(rows).T.copy(), strict=True))
     work_seconds += float(seconds["whole"].sum())
     prefill_seconds = float(seconds["talker"][0])
@@ -288,7 +299,7 @@ def _process_seconds() -> tuple[float, str]:
     return time.perf_counter() - _imported, "import"
 
 
-def _memory_gb(line: str, *, or_peak: bool = False) -> float | None:
+def memory_gb(line: str, *, or_peak: bool = False) -> float | None:
     """A line of Linux's /proc/self/status, mapped file pages included; elsewhere, at most, getrusage's peak.
 
     Not getrusage on Linux: there a child starts with its parent's peak.
@@ -305,7 +316,7 @@ def _memory_gb(line: str, *, or_peak: bool = False) -> float | None:
     return None
 
 
-def _machine_facts() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return {
         "cpu": _cpu_name(),
@@ -339,7 +350,7 @@ def _features() -> dict[str, list[str]]:
     return features
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in ("qwen3tts-gguf", "llama-cpp-python", "numpy"):
         try:
