@@ -84,17 +84,16 @@ class TTS:
         # sound at the same time.
         self._predictor_backend, self._codec_backend = Backend(n_threads), Backend(n_threads)
         self.voice_encoder = VoiceEncoder(files.mmproj, Backend(n_threads))
-        with ThreadPoolExecutor(max_workers=1) as loading:
-            # llama.cpp reads its file meanwhile; the nets wait, because it takes its most memory at the start.
-            talker = loading.submit(Talker, files.talker, self._shares.language, n_threads)
-            self.vocabulary = Vocabulary(files.talker.file, files.talker.tokens)
-            if self.vocabulary.n_codes > files.mmproj.decoder.codebook_size:
-                raise ModelFileError(
-                    f"{files.talker.file.path}: it may say {self.vocabulary.n_codes} codes, "
-                    f"the codec has {files.mmproj.decoder.codebook_size}"
-                )
-            tokenizer = Tokenizer(files.talker.file, files.talker.tokens)
-            self._talker = talker.result()
+        # llama.cpp reads its file meanwhile; the nets wait, because it takes its most memory at the start.
+        self._talker = Talker(files.talker, self._shares.language, n_threads)
+        self.vocabulary = Vocabulary(files.talker.file, files.talker.tokens)
+        if self.vocabulary.n_codes > files.mmproj.decoder.codebook_size:
+            raise ModelFileError(
+                f"{files.talker.file.path}: it may say {self.vocabulary.n_codes} codes, "
+                f"the codec has {files.mmproj.decoder.codebook_size}"
+            )
+        tokenizer = Tokenizer(files.talker.file, files.talker.tokens)
+        self._talker.wait_until_loaded()
         self._casting = Casting(files, self.vocabulary)
         self.kind = self._casting.kind
         """"base", "custom_voice" or "voice_design"."""
@@ -284,7 +283,9 @@ class Utterance:
         """Codes [16], frame by frame, to the end of speech or of the budget."""
         tts = self._tts
         with tts._turn:
+            prepared = tts._beside.submit(tts._predictor.prepare, self._predictor_sampling)
             out = self._sequence.forward(self._prompt.embeddings, self._prompt.n_shared)
+            prepared.result()
         for i in count():
             with tts._turn:
                 code0 = self._sampler.choose(out.logits)

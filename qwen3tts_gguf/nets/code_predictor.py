@@ -119,13 +119,21 @@ class CodePredictor:
         rng: only used when `sampling` draws; each frame takes the same number of values from it. Raises ModelFileError
         when weights turn out to be damaged.
         """
+        graph = self._graph(sampling)
+        frame = graph.run(hidden, code0, sampling, rng)
+        for values in (graph.logit_sums, frame.embedding):
+            require_numbers(values, self._file, "code predictor")
+        return frame
+
+    def prepare(self, sampling: Sampling) -> None:
+        """Build what `predict` computes, so that the first frame need not wait for it."""
+        self._graph(sampling)
+
+    def _graph(self, sampling: Sampling) -> _FrameGraph:
         way = _Way.of(sampling, self.config.codebook_size)
         if way not in self._graphs:
             self._graphs[way] = _FrameGraph(self._weights, self.config, self._backend, way)
-        frame = self._graphs[way].run(hidden, code0, sampling, rng)
-        for values in (self._graphs[way].logit_sums, frame.embedding):
-            require_numbers(values, self._file, "code predictor")
-        return frame
+        return self._graphs[way]
 
     def embed(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
         """codes [T, 16] -> each frame's embedding [T, talker_hidden], as `predict` gives it"""

@@ -13,6 +13,7 @@ whole table as float32 would take 0.6 to 1.2 GB.
 from __future__ import annotations
 
 import ctypes
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import llama_cpp
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from ..errors import BackendError
 from ..ggml.graph import REPACKED_TYPES
 from ..ggml.types import GgmlType
+from ..gguf_file import GgufFile
 from ..integrity import require_finite
 from ..model_files import TalkerFile
 from ..schema import CODEC_VOCABULARY
@@ -58,22 +60,22 @@ class Talker:
         self._file = model.file
         self._n_threads, self._n_threads_prompt = n_threads, n_threads_prompt or n_threads
         self._idle: list[_Context] = []
+        self._loading: Future[Any] | None = None
         # Rounding keys and values to F16 is lost beside quantized weights; F32 weights are for exact comparison.
         self._kv_type = GgmlType.F32 if model.file.info("blk.0.attn_k.weight").type == GgmlType.F32 else GgmlType.F16
         weights = [name for name in model.file.tensors if name != _TABLE]
         require_finite(model.file, *weights)
         for name in weights:  # from here on they are read through llama.cpp's own mapping
             model.file.release(name)
-        llama_cpp.llama_backend_init()
-        params = llama_cpp.llama_model_default_params()
-        self._model = llama_cpp.llama_model_load_from_file(str(model.file.path).encode(), params)
-        if not self._model:
-            raise BackendError(f"llama.cpp cannot load {model.file.path} (--debug shows its log)")
-        # llama.cpp maps the file and reads all of it in: also the token table, which it never looks at since it is
-        # given embeddings (165 MB of the 0.6B at Q8_0), and the matrices it has copied into a faster layout.
-        model.file.release_everywhere(
-            info.name for info in model.file.tensors.values() if info.name == _TABLE or info.type in REPACKED_TYPES
-        )
+        # What follows needs no Python, so that the caller can go on with Python meanwhile.
+        loading = ThreadPoolExecutor(max_workers=1)
+        self._loading = loading.submit(_load_model, model.file)
+        loading.shutdown(wait=False)
+
+    def wait_until_loaded(self) -> Any:
+        """llama.cpp reads the weights while the caller goes on -> its model. Raises BackendError."""
+        assert self._loading, "the talker is closed"
+        return self._loading.result()
 
     def embed_text(self, ids: NDArray[np.integer] | list[int]) -> NDArray[np.float32]:
         """Text token ids [T] -> [T, hidden], text projection included."""
@@ -108,7 +110,7 @@ class Talker:
         )
         params.type_k = params.type_v = int(self._kv_type)
         params.no_perf = True
-        pointer = llama_cpp.llama_init_from_model(self._model, params)
+        pointer = llama_cpp.llama_init_from_model(self.wait_until_loaded(), params)
         if not pointer:
             raise BackendError(f"llama.cpp cannot make a context of {n_positions} positions: not enough memory?")
         return _Context(pointer, n_positions, flash, self.config.hidden)
@@ -119,13 +121,27 @@ class Talker:
     def close(self) -> None:
         """Free contexts and weights; sequences still open must be closed before."""
         self._idle.clear()
-        if getattr(self, "_model", None):
-            llama_cpp.llama_model_free(self._model)
-            self._model = None
+        loading, self._loading = self._loading, None
+        if loading and not loading.exception():
+            llama_cpp.llama_model_free(loading.result())
 
     def __del__(self) -> None:
-        if hasattr(self, "_idle"):
+        if hasattr(self, "_loading"):
             self.close()
+
+
+def _load_model(file: GgufFile) -> Any:
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    model = llama_cpp.llama_model_load_from_file(str(file.path).encode(), params)
+    if not model:
+        raise BackendError(f"llama.cpp cannot load {file.path} (--debug shows its log)")
+    # llama.cpp maps the file and reads all of it in: also the token table, which it never looks at since it is
+    # given embeddings (165 MB of the 0.6B at Q8_0), and the matrices it has copied into a faster layout.
+    file.release_everywhere(
+        info.name for info in file.tensors.values() if info.name == _TABLE or info.type in REPACKED_TYPES
+    )
+    return model
 
 
 class TalkerSequence:
