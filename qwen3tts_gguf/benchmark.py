@@ -32,7 +32,6 @@ from .gguf_file import GgufFile
 from .model_files import ModelFiles
 from .prompt import Layout
 from .schema import SAMPLE_RATE_HZ
-from .threads import default_threads
 from .tts import TTS, SpeechOptions, Utterance
 from .voice import Voice
 
@@ -83,7 +82,8 @@ def measure(
     next. Raises OptionError and all that loading and speaking raise.
 
     -> format (of this report), runtime, model {name, kind, files, bytes, types}, voice {kind, reference_frames},
-    layout, threads, machine {cpu, cores, memory_gb, system, features}, versions, frames, audio_seconds, load_seconds,
+    layout, threads, side_by_side (threads of talker and predictor, and of the codec beside them; None where they take
+    turns), machine {cpu, cores, memory_gb, system, features}, versions, frames, audio_seconds, load_seconds,
     voice_seconds, prefill {positions, kept, ms} (kept: known from speeches before), work_seconds (one utterance, from
     text to last sample, as `TTS.speak` does it), rtf (work_seconds / audio_seconds), streamed {work_seconds, rtf} (the
     same, frame by frame), frame_ms of that {talker, predictor, codec, other, whole: {median, p10, p90, mean}},
@@ -117,12 +117,13 @@ def measure(
 
     audio_seconds = n_frames * tts._decoder.samples_per_frame / SAMPLE_RATE_HZ
     return {
-        "format": 2,
+        "format": 3,
         "runtime": "qwen3tts-gguf",
         "model": _model_facts(tts, ModelFiles(model, mmproj)),
         "voice": _voice_facts(voice),
         "layout": layout,
-        "threads": n_threads or default_threads(),
+        "threads": tts._shares.all,
+        "side_by_side": [tts._shares.language, tts._shares.codec] if tts._shares.side_by_side else None,
         "machine": machine_facts(),
         "versions": versions(),
         "frames": n_frames,
@@ -214,8 +215,10 @@ def _run(tts: TTS, voice: Voice | None, options: SpeechOptions) -> _Run:
     prefill_seconds = float(seconds["talker"][0])
     seconds["whole"][0] -= prefill_seconds
     seconds["talker"][0] = 0
-    # Below zero where parts run beside each other.
-    other = seconds["whole"] - seconds["talker"] - seconds["predictor"] - seconds["codec"]
+    language = seconds["talker"] + seconds["predictor"]
+    side_by_side = tts._shares.side_by_side
+    spent = np.maximum(language, seconds["codec"]) if side_by_side else language + seconds["codec"]
+    other = np.maximum(seconds["whole"] - spent, 0)  # side by side, work on the first frame is another frame's as well
     by_part = {**seconds, "other": other}
     return _Run(
         n_prompt=len(utterance._prompt.embeddings),

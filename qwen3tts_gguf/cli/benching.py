@@ -99,7 +99,7 @@ def _print(report: Report) -> None:
     rows = {
         "model": model["name"],
         "types": types,
-        "machine": f"{machine['cpu']}, {machine['cores']} cores, threads: {report['threads']}",
+        "machine": f"{machine['cpu']}, {machine['cores']} cores, {_threads(report)}",
         **{f"{backend} uses": " ".join(names) for backend, names in machine["features"].items()},
         "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
         "voice": f"{voice['kind']}{heard}, layout {report['layout']}",
@@ -132,25 +132,33 @@ def _print(report: Report) -> None:
     )
 
 
+def _threads(report: Report) -> str:
+    shares = report["side_by_side"]
+    beside = f" ({shares[0]}, and {shares[1]} for the codec beside them)" if shares else ""
+    return f"threads: {report['threads']}{beside}"
+
+
 # -- the picture -----------------------------------------------------------------------------------------------------
 
 
 def _draw(report: Report, plot: Path) -> None:
-    """One frame as a stacked bar, beside the 80 ms it lasts."""
+    """One frame as a stacked bar, beside the 80 ms it lasts; the codec's part below where it works at the same time."""
     with picture(plot, inches=(8, 2.2)) as figure:
         axes = figure.add_subplot()
-        left = 0.0
+        left, longest = 0.0, 0.0
         for part, color in _COLORS.items():
-            ms = max(report["frame_ms"][part]["median"], 0.0)
-            axes.barh(0, ms, left=left, color=color, label=f"{part} {ms:.1f} ms")
-            left += ms
+            ms = report["frame_ms"][part]["median"]
+            below = part == "codec" and report["side_by_side"] is not None
+            axes.barh(-1 if below else 0, ms, left=0 if below else left, color=color, label=f"{part} {ms:.1f} ms")
+            left += 0 if below else ms
+            longest = max(longest, left, ms)
         axes.axvline(_REAL_TIME_MS, color="#cc3311", linestyle="--", label=f"real time: {_REAL_TIME_MS} ms")
-        axes.set_xlim(0, 1.05 * max(left, _REAL_TIME_MS))
+        axes.set_xlim(0, 1.05 * max(longest, _REAL_TIME_MS))
         axes.set_yticks([])
         axes.set_xlabel("ms of one frame (medians)")
         types = "+".join(report["model"]["types"]["talker"])
-        cpu, threads = report["machine"]["cpu"], report["threads"]
+        cpu = report["machine"]["cpu"]
         axes.set_title(
-            f"{report['model']['name']}, {types}, RTF {report['rtf']:.2f} ({cpu}, threads: {threads})", size=9
+            f"{report['model']['name']}, {types}, RTF {report['rtf']:.2f} ({cpu}, {_threads(report)})", size=9
         )
         figure.legend(loc="outside lower center", ncols=len(_COLORS) + 1, frameon=False, fontsize=8)
