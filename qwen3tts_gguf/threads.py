@@ -19,7 +19,7 @@ class Shares:
 
     all: int
     language: int
-    """Of talker and code predictor, while the codec works too."""
+    """Of talker and code predictor while the codec works too; when it has nothing to do they have all."""
     codec: int
     """While the others work too."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
@@ -85,7 +85,7 @@ class TTS:
         self._predictor_backend, self._codec_backend = Backend(n_threads), Backend(n_threads)
         self.voice_encoder = VoiceEncoder(files.mmproj, Backend(n_threads))
         # llama.cpp reads its file meanwhile; the nets wait, because it takes its most memory at the start.
-        self._talker = Talker(files.talker, self._shares.language, n_threads)
+        self._talker = Talker(files.talker, n_threads)
         self.vocabulary = Vocabulary(files.talker.file, files.talker.tokens)
         if self.vocabulary.n_codes > files.mmproj.decoder.codebook_size:
             raise ModelFileError(
@@ -249,6 +249,7 @@ class Utterance:
             talker_sampling, self._rng, end_of_speech=vocabulary.codec.eos, suppressed=vocabulary.suppressed
         )
         self._codec_state = codec_state
+        self._sounding: Future[NDArray[np.float32]] | None = None
         self._sequence = tts._talker.new_sequence(len(prompt.embeddings) + self.max_frames)
 
     @property
@@ -295,26 +296,32 @@ class Utterance:
                 if i == self.max_frames:
                     self._outcome = False, f"its budget of {self.max_frames} frames is used up"
                     return
-                tts._predictor_backend.use_threads(tts._shares.language if i else tts._shares.all)
+                tts._predictor_backend.use_threads(self._n_threads())
                 frame = tts._predictor.predict(out.hidden, code0, self._predictor_sampling, self._rng)
             yield frame.codes
             with tts._turn:
+                self._sequence.use_threads(self._n_threads())
                 out = self._sequence.forward((frame.embedding + self._prompt.text_row(i))[None])
+
+    def _n_threads(self) -> int:
+        """Of talker and predictor: all, unless the codec works meanwhile."""
+        sounding = self._sounding is not None and not self._sounding.done()
+        return self._tts._shares.language if sounding else self._tts._shares.all
 
     def _sounded(self, n_frames: int) -> Iterator[NDArray[np.float32]]:
         """Samples of so many frames at a time, until nothing more is said or what is heard no longer is speech.
 
-        Where the codec works beside the others, these say the next frames meanwhile. The first ones are wanted soonest,
-        so nothing else is done then.
+        Where the codec works beside the others, these say the next frames meanwhile; but a first frame by itself is
+        wanted soonest, so nothing else is done then.
         """
         tts, said = self._tts, self._said()
-        frames, side_by_side = list(islice(said, n_frames)), False
+        frames, side_by_side = list(islice(said, n_frames)), tts._shares.side_by_side and n_frames > 1
         while frames:
             ahead, codes = None, np.array(frames)
             if side_by_side:
-                sounding = tts._beside.submit(tts._sounded, codes, self._codec_state, tts._shares.codec)
+                self._sounding = tts._beside.submit(tts._sounded, codes, self._codec_state, tts._shares.codec)
                 ahead = list(islice(said, n_frames))
-                samples = sounding.result()
+                samples = self._sounding.result()
             else:
                 samples = tts._sounded(codes, self._codec_state, tts._shares.all)
             complaint = self._heard(frames, samples.reshape(len(frames), -1))

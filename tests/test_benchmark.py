@@ -46,9 +46,9 @@ def bench(*arguments: object) -> Result:
 def test_the_report_is_plain_data_and_all_there(report: Report) -> None:
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report) == {
-        "format", "runtime", "model", "voice", "layout", "threads", "side_by_side", "machine", "versions", "frames", "audio_seconds",
-        "load_seconds", "voice_seconds", "prefill", "work_seconds", "rtf", "streamed", "frame_ms", "first_audio",
-        "peak_rss_gb", "long_run",
+        "format", "runtime", "model", "voice", "layout", "threads", "side_by_side", "machine", "versions", "frames",
+        "audio_seconds", "load_seconds", "voice_seconds", "prefill", "work_seconds", "rtf", "streamed", "frame_ms",
+        "first_audio", "peak_rss_gb", "long_run",
     }  # fmt: skip
     assert set(report["frame_ms"]) == {*FRAME_PARTS, "whole"}
     assert report["threads"] == 1 and report["model"]["kind"] == "base"

@@ -54,11 +54,10 @@ class TalkerOutput:
 class Talker:
     """Holds the weights and idle contexts; an utterance is a `TalkerSequence`."""
 
-    def __init__(self, model: TalkerFile, n_threads: int, n_threads_prompt: int | None = None) -> None:
-        """n_threads: for each frame; n_threads_prompt: for the prompt, the same when not given."""
+    def __init__(self, model: TalkerFile, n_threads: int) -> None:
         self.config = model.config
         self._file = model.file
-        self._n_threads, self._n_threads_prompt = n_threads, n_threads_prompt or n_threads
+        self._n_threads = n_threads
         self._idle: list[_Context] = []
         self._loading: Future[Any] | None = None
         # Rounding keys and values to F16 is lost beside quantized weights; F32 weights are for exact comparison.
@@ -104,6 +103,7 @@ class Talker:
         params.n_batch = params.n_ubatch = min(_BATCH, n_positions)
         params.n_seq_max = 1
         params.n_outputs_max = 1
+        params.n_threads = params.n_threads_batch = self._n_threads
         params.embeddings = True
         params.flash_attn_type = (
             llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -164,9 +164,7 @@ class TalkerSequence:
         damaged.
         """
         assert self._context is not None, "the sequence is closed"
-        is_prompt = not self._began
-        self._context.use_threads(self._talker._n_threads_prompt if is_prompt else self._talker._n_threads)
-        if is_prompt:
+        if not self._began:
             shared = embeddings[: n_shared // _BATCH_STEP * _BATCH_STEP]
             if self._context.begin(shared):
                 self.n_kept = len(shared)
@@ -180,6 +178,11 @@ class TalkerSequence:
         for values in (out.hidden, out.logits):
             require_numbers(values, self._talker._file, "talker")
         return out
+
+    def use_threads(self, n_threads: int) -> None:
+        """From the next positions on; results do not depend on it."""
+        assert self._context is not None, "the sequence is closed"
+        llama_cpp.llama_set_n_threads(self._context.pointer, n_threads, n_threads)
 
     def _decode(self, embeddings: NDArray[np.float32], *, with_output: bool) -> None:
         assert self._context is not None
@@ -219,9 +222,6 @@ class _Context:
         self.decode(prefix, 0, with_output=False)
         self._prefix = prefix.copy()
         return False
-
-    def use_threads(self, n_threads: int) -> None:
-        llama_cpp.llama_set_n_threads(self.pointer, n_threads, n_threads)
 
     def decode(self, embeddings: NDArray[np.float32], start: int, *, with_output: bool) -> None:
         """embeddings [T, hidden] at the positions from `start` on."""
