@@ -57,7 +57,7 @@ _MIN_FRAME_BUDGET = 75
 
 
 class TTS:
-    """A model, loaded. Usable from several threads: their frames take turns.
+    """A model, loaded. Usable from several threads: their frames take turns, at the codec and at the other nets.
 
     path: the talker's .gguf or a folder with one pair. check_memory: refuse a model that plainly does not fit into what
     is free (memory.py). Raises ModelFileError, BackendError.
@@ -285,6 +285,7 @@ class Utterance:
         tts = self._tts
         with tts._turn:
             prepared = tts._beside.submit(tts._predictor.prepare, self._predictor_sampling)
+            self._sequence.use_threads(tts._shares.all)
             out = self._sequence.forward(self._prompt.embeddings, self._prompt.n_shared)
             prepared.result()
         for i in count():
