@@ -71,18 +71,13 @@ class WeightLoader:
         stacked = []
         for type, group in groupby(infos, key=lambda info: info.type):
             alike = list(group)
-            if len(alike) == 1:
-                stacked.append(self.matrix(alike[0].name.removeprefix(self._prefix)))
-                continue
-            blocks = np.concatenate([self._file.blocks(info.name) for info in alike])
+            blocks = [self._file.blocks(info.name) for info in alike]
             shape = (sum(info.shape[0] for info in alike), alike[0].shape[1])
-            stacked.append(
-                (self._weights.repacked if self._weights.repacks(shape, type) else self._weights.mapped)(
-                    blocks, shape, type
-                )
-            )
-            for info in alike:
-                self._file.release(info.name)
+            whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+            stacked.append(self._matrix(alike[0].name, whole, shape, type))
+            if len(blocks) > 1:
+                for info in alike:
+                    self._file.release(info.name)
         return stacked
 
     def matrices(self, name: str) -> list[Tensor]:
