@@ -147,8 +147,8 @@ class CodecDecoder:
     def heard(self, codes: NDArray[np.integer]) -> CodecState:
         """The state after decoding codes [T, 16], but made much faster: what follows a reference clip starts from it.
 
-        The transformer takes all frames at once. The convolutions after it reach back `_reach` frames, so only those
-        pass through them.
+        The transformer takes all frames at once. The convolutions after it, and those of the tail, reach back `_reach`
+        frames, so only those pass through them.
         """
         rvq = self._quantized(check_codes(codes, self.config.codebook_size))
         n, state = len(rvq), self.new_state()
@@ -163,9 +163,12 @@ class CodecDecoder:
         pre_conv[...] = heard_pre_conv
         for ring, rows in zip(rings, heard, strict=True):  # keys and values
             ring[last % len(ring)] = rows[last]
-        reached = latents[-_reach(self.config) :]
+        n_middle, n_tail = _reach(self.config)
+        reached = latents[-n_middle:]
         for some in _in_parts(len(reached)):
-            self._sounded(reached[some])
+            rows = self._middles[len(some)].run(reached[some])
+            for frame in rows[max(0, len(reached) - n_tail - some.start) :]:
+                self._tail.run(frame)
         state.n_frames = n
         self._put_away()
         return state
@@ -275,19 +278,21 @@ def _in_parts(n: int) -> list[range]:
     ]
 
 
-def _reach(c: CodecDecoderConfig) -> int:
-    """How many frames back a sample hears through the convolutions after the transformer: each adds its left context
-    over the rows a frame has there."""
-    reach, rows = 0.0, 1
+def _reach(c: CodecDecoderConfig) -> tuple[int, int]:
+    """How many frames back a sample hears through the convolutions after the transformer, and through those of the
+    tail alone: each adds its left context over the rows a frame has there."""
+    before, rows = 0.0, 1
     for stride in c.upsample_strides:
         rows *= stride
-        reach += (_KERNEL - 1) / rows
-    reach += (_KERNEL - 1) / rows
+        before += (_KERNEL - 1) / rows
+    before += (_KERNEL - 1) / rows
+    blocks = []
     for stride in c.dac_strides:
-        reach += 1 / rows
-        rows *= stride
-        reach += sum((_KERNEL - 1) * dilation for dilation in c.dilations) / rows
-    return ceil(reach + (_KERNEL - 1) / rows)
+        upscaled = rows * stride
+        blocks.append(1 / rows + sum((_KERNEL - 1) * dilation for dilation in c.dilations) / upscaled)
+        rows = upscaled
+    tail = sum(blocks[1:]) + (_KERNEL - 1) / rows
+    return ceil(before + blocks[0] + tail), ceil(tail)
 
 
 # -- the graphs ------------------------------------------------------------------------------------------------------
