@@ -119,13 +119,20 @@ class GgufFile:
         if element == _STRING:
             if count > min(self._size // 8, _MAX_STRINGS):
                 raise self._damaged(f"claims an array of {count} strings")
-            for _ in range(count):
-                self._skip(self._unpack(_U64))
+            self._position = self._after_strings(count)
         elif element in _SCALAR_STRUCTS:
             self._skip(count * _SCALAR_STRUCTS[element].size)
         else:
             raise self._damaged(f"has an array of unknown type {element}")
         return span
+
+    def _after_strings(self, count: int) -> int:
+        position, size, length_at = self._position, self._size, _U64.unpack_from
+        for _ in range(count):  # of hundreds of thousands: 0.1 us each, by `_skip` and `_unpack` 0.2
+            position += 8 + length_at(self._map, position)[0]
+            if position > size:
+                raise self._damaged("ends in the middle of its header")
+        return position
 
     def _tensor_info(self) -> TensorInfo:
         name = self._name(_MAX_NAME_BYTES)

@@ -1,9 +1,10 @@
 """What a talker file must not hold: llama.cpp's loader trusts some keys, and a wrong value aborts the process.
 
-Read off llama.cpp's source (src/llama-model.cpp, llama-vocab.cpp, models/qwen3vl.cpp, ggml/src/gguf.cpp), as bundled
-with llama-cpp-python 0.3.36: a key of another architecture's feature (experts, rope scaling, splits over several files)
-is an assertion, as are a token that is there twice and a buffer that starts off ggml's alignment. So of the keys it
-reads, only those that its own converter writes are let through.
+Read off llama.cpp's source (src/llama-model.cpp, models/qwen3vl.cpp, ggml/src/gguf.cpp), as bundled with
+llama-cpp-python 0.3.36: a key of another architecture's feature (experts, rope scaling, splits over several files) is
+an assertion, as is a buffer that starts off ggml's alignment. So of the keys it reads, only those that its own
+converter writes are let through. The vocabulary it does not read here (nets/talker.py), but whoever gives it the file
+without us has it read, and there a token that is there twice is an assertion too.
 """
 
 from __future__ import annotations
@@ -65,6 +66,4 @@ def _tokens(file: GgufFile) -> list[str]:
         raise ModelFileError(f"{file.path}: its tokenizer is incomplete")
     if len({*tokens}) != len(tokens) or "" in tokens:
         raise ModelFileError(f"{file.path}: its vocabulary has a token twice, or an empty one")
-    if "\0" in "".join(tokens):  # where llama.cpp takes a token to end, and so may have it twice
-        raise ModelFileError(f"{file.path}: its vocabulary has a token with a NUL in it")
     return tokens

@@ -84,7 +84,7 @@ class TTS:
         # sound at the same time.
         self._predictor_backend, self._codec_backend = Backend(n_threads), Backend(n_threads)
         self.voice_encoder = VoiceEncoder(files.mmproj, Backend(n_threads))
-        # llama.cpp reads its file meanwhile; the nets wait, because it takes its most memory at the start.
+        # llama.cpp reads its file meanwhile.
         self._talker = Talker(files.talker, n_threads)
         self.vocabulary = Vocabulary(files.talker.file, files.talker.tokens)
         if self.vocabulary.n_codes > files.mmproj.decoder.codebook_size:
@@ -93,13 +93,13 @@ class TTS:
                 f"the codec has {files.mmproj.decoder.codebook_size}"
             )
         tokenizer = Tokenizer(files.talker.file, files.talker.tokens)
-        self._talker.wait_until_loaded()
         self._casting = Casting(files, self.vocabulary)
         self.kind = self._casting.kind
         """"base", "custom_voice" or "voice_design"."""
         self.codec_fingerprint = self._casting.codec
         self._predictor = CodePredictor(files.mmproj, self._predictor_backend)
         self._decoder = CodecDecoder(files.mmproj, self._codec_backend)
+        self._talker.wait_until_loaded()
         self._prompts = PromptBuilder(self._talker, tokenizer, self.vocabulary)
         self._heard: WeakKeyDictionary[Voice, CodecState] = WeakKeyDictionary()
         self._turn = threading.Lock()  # of talker and predictor

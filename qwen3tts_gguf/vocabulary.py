@@ -66,20 +66,24 @@ class Speaker:
     dialect: str = ""
 
 
+_TEXT_TOKENS = {
+    "im_start": "<|im_start|>",
+    "im_end": "<|im_end|>",
+    "tts_pad": "<tts_pad>",
+    "tts_bos": "<tts_text_bos>",
+    "tts_eos": "<tts_text_eod>",
+}
+
+
 class Vocabulary:
     """Raises ModelFileError when a token the prompt needs is not there."""
 
     def __init__(self, file: GgufFile, tokens: list[str]) -> None:
         n_text = len(tokens) - CODEC_VOCABULARY
         codec = {name: i for i, name in enumerate(tokens[n_text:])}
-        text = {name: i for i, name in enumerate(tokens[:n_text])}
-        self.text = TextIds(
-            im_start=_find(file, text, "<|im_start|>"),
-            im_end=_find(file, text, "<|im_end|>"),
-            tts_pad=_find(file, text, "<tts_pad>"),
-            tts_bos=_find(file, text, "<tts_text_bos>"),
-            tts_eos=_find(file, text, "<tts_text_eod>"),
-        )
+        wanted = {*_TEXT_TOKENS.values()}
+        text = {name: i for i, name in enumerate(tokens[:n_text]) if name in wanted}
+        self.text = TextIds(**{field: _find(file, text, name) for field, name in _TEXT_TOKENS.items()})
         self.codec = CodecIds(
             bos=_find(file, codec, "<|codec_bos|>"),
             eos=_find(file, codec, "<|codec_eos_token|>"),

@@ -39,6 +39,7 @@ position there is (benchmarks/LOG.md). Speech ends at about a third of the room 
 _BATCH = 512
 _BATCH_STEP = 4  # positions that llama.cpp multiplies at once
 _TABLE = "token_embd.weight"
+_READ_BETWEEN_RELEASES = 1 / 16  # of the file, which is in memory twice until then
 
 
 class TalkerOutput:
@@ -131,17 +132,27 @@ class Talker:
 
 
 def _load_model(file: GgufFile, config: TalkerConfig) -> Any:
+    # llama.cpp maps the file and reads all of it in: also the token table, which it never looks at since it is
+    # given embeddings (165 MB of the 0.6B at Q8_0), and the matrices it copies into a faster layout.
+    unused = [info.name for info in file.tensors.values() if info.name == _TABLE or info.type in REPACKED_TYPES]
+    next_release = 0.0
+
+    @llama_cpp.llama_progress_callback  # type: ignore[untyped-decorator]
+    def on_progress(fraction: float, _user_data: Any) -> bool:
+        nonlocal next_release
+        if fraction >= next_release:
+            file.release_everywhere(unused)
+            next_release = fraction + _READ_BETWEEN_RELEASES
+        return True  # go on
+
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.kv_overrides = _without_tokenizer(config.text_vocabulary + CODEC_VOCABULARY)
+    params.progress_callback = on_progress
     model = llama_cpp.llama_model_load_from_file(str(file.path).encode(), params)
     if not model:
         raise BackendError(f"llama.cpp cannot load {file.path} (--debug shows its log)")
-    # llama.cpp maps the file and reads all of it in: also the token table, which it never looks at since it is
-    # given embeddings (165 MB of the 0.6B at Q8_0), and the matrices it has copied into a faster layout.
-    file.release_everywhere(
-        info.name for info in file.tensors.values() if info.name == _TABLE or info.type in REPACKED_TYPES
-    )
+    file.release_everywhere(unused)
     return model
 
 
