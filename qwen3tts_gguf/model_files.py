@@ -141,8 +141,6 @@ class MmprojFile:
         if len(sizes) > 1:
             raise ModelFileError(f"{path}: its parts have codebooks of different sizes: {sorted(sizes)}")
         _check_tensors(file, schema.code_predictor_tensors(self.predictor))
-        self.predictor_type = file.info("a.gen.code.blk.0.ffn_up.weight").type
-        """What most of the code predictor is stored in."""
         _check_tensors(file, schema.codec_decoder_tensors(self.decoder))
         if self.encoder:
             _check_tensors(file, schema.codec_encoder_tensors(self.encoder))

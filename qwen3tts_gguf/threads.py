@@ -1,8 +1,7 @@
 """Who computes on how many threads: the nets in turn on all of them, or the codec beside the others.
 
 Talker and code predictor mostly read weights, the codec mostly calculates. Beside each other both use a machine better
-than in turn, but each with fewer threads. On two that pays where one thread has enough to do with unpacking weights of
-four bits, since eight bits a weight are more than one thread reads as fast as two (benchmarks/LOG.md).
+than in turn, though each has fewer threads, and whoever is left alone takes all of them (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -29,10 +28,9 @@ class Shares:
         return self.language + self.codec <= self.all
 
 
-def shares(n_threads: int, *, small_weights: bool) -> Shares:
-    """small_weights: the predictor's have four bits."""
-    if n_threads == 1 or (n_threads == 2 and not small_weights):
-        return Shares(n_threads, n_threads, n_threads)
+def shares(n_threads: int) -> Shares:
+    if n_threads == 1:
+        return Shares(1, 1, 1)
     return Shares(n_threads, n_threads - n_threads // 2, n_threads // 2)
 
 

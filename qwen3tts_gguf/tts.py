@@ -30,7 +30,7 @@ from .casting import Casting, Part
 from .codes import check_codes
 from .errors import ModelFileError, NoEndOfSpeech, OptionError, TextError
 from .generation import GenerationDefaults
-from .ggml.graph import REPACKED_TYPES, Backend
+from .ggml.graph import Backend
 from .memory import require_room
 from .model_files import ModelFiles
 from .nets.code_predictor import CodePredictor
@@ -79,7 +79,7 @@ class TTS:
         n_threads = n_threads or default_threads()
         self.name = files.talker.name
         self.defaults: GenerationDefaults = files.talker.generation
-        self._shares = shares(n_threads, small_weights=files.mmproj.predictor_type in REPACKED_TYPES)
+        self._shares = shares(n_threads)
         # Each with a backend of its own: two graphs computed on one at a time crash, and threads listen, speak and
         # sound at the same time.
         self._predictor_backend, self._codec_backend = Backend(n_threads), Backend(n_threads)
@@ -297,8 +297,13 @@ class Utterance:
                 if i == self.max_frames:
                     self._outcome = False, f"its budget of {self.max_frames} frames is used up"
                     return
-                tts._predictor_backend.use_threads(self._n_threads())
-                frame = tts._predictor.predict(out.hidden, code0, self._predictor_sampling, self._rng)
+                frame = tts._predictor.predict(
+                    out.hidden,
+                    code0,
+                    self._predictor_sampling,
+                    self._rng,
+                    before_part=lambda: tts._predictor_backend.use_threads(self._n_threads()),
+                )
             yield frame.codes
             with tts._turn:
                 self._sequence.use_threads(self._n_threads())

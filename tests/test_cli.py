@@ -292,11 +292,11 @@ def test_ctrl_c_is_exit_130_and_leaves_no_file(
 
     predict, calls = CodePredictor.predict, []
 
-    def interrupted(*args: Any) -> Any:
+    def interrupted(*args: Any, **named: Any) -> Any:
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return predict(*args)
+        return predict(*args, **named)
 
     monkeypatch.setattr(CodePredictor, "predict", interrupted)
     output = tmp_path / "speech.wav"

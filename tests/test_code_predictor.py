@@ -55,6 +55,18 @@ def test_the_last_code_does_not_change_the_logits(predictor: CodePredictor, hidd
     assert np.allclose(after[:3], before[:3], atol=1e-5) and not np.allclose(after[3:], before[3:], atol=1e-2)
 
 
+def test_threads_may_come_and_go_between_parts_of_a_frame(files: ModelFiles, hidden: NDArray[np.float32]) -> None:
+    backend = Backend(2)
+    predictor = CodePredictor(files.mmproj, backend)
+    numbers = iter([1, 2, 1, 2, 1])
+    expected = predictor.predict(hidden[0], CODE0, GREEDY, np.random.default_rng(0))
+    found = predictor.predict(
+        hidden[0], CODE0, GREEDY, np.random.default_rng(0), before_part=lambda: backend.use_threads(next(numbers))
+    )
+    assert next(numbers, None) is None  # five parts of three steps
+    assert np.array_equal(found.codes, expected.codes) and np.array_equal(found.embedding, expected.embedding)
+
+
 def test_frames_do_not_remember_each_other(predictor: CodePredictor, hidden: NDArray[np.float32]) -> None:
     for sampling in GREEDY, Sampling(draws=False, repetition_penalty=2.0):
         first = predicted(predictor, hidden, sampling)

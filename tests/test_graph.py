@@ -177,6 +177,25 @@ def test_concat_of_unequal_parts(backend: Backend, rng: np.random.Generator) -> 
     assert np.array_equal(run(backend, lambda g, *parts: g.concat(parts), *parts), np.concatenate(parts))
 
 
+def test_a_graph_that_was_cut_computes_the_same_and_asks_before_each_part(
+    backend: Backend, rng: np.random.Generator
+) -> None:
+    values = rng.standard_normal((4, 64), np.float32)
+    g = Graph(backend)
+    x = y = g.input(4, 64)
+    for _ in range(3):
+        y = g.expand(g.scale(g.add(y, x), 0.5))  # memory is used again from part to part
+        g.cut()
+    y = g.output(g.scale(y, -1.0))
+    g.allocate()
+    asked: list[int] = []
+    for _ in range(2):
+        g.array(x)[...] = values
+        g.compute(lambda: asked.append(1))
+        assert np.array_equal(g.array(y), -values)
+    assert len(asked) == 2 * 4
+
+
 @pytest.mark.parametrize(("left", "right"), [(0, 0), (3, 0), (0, 5), (7, 7)])
 def test_reflect_pad(backend: Backend, rng: np.random.Generator, left: int, right: int) -> None:
     x = normal(rng, 3, 8)

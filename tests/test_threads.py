@@ -12,21 +12,15 @@ from qwen3tts_gguf.threads import shares
 from qwen3tts_gguf.tts import TTS, SpeechOptions
 
 
-@pytest.mark.parametrize("n_threads", range(1, 9))
-@pytest.mark.parametrize("small_weights", [False, True])
-def test_shares_use_all_threads_and_no_more(n_threads: int, small_weights: bool) -> None:
-    found = shares(n_threads, small_weights=small_weights)
-    assert found.all == n_threads and found.language >= found.codec >= 1
-    if found.side_by_side:
-        assert found.language + found.codec == n_threads
-    else:
-        assert found.language == found.codec == n_threads
+@pytest.mark.parametrize("n_threads", range(2, 9))
+def test_shares_use_all_threads_and_no_more(n_threads: int) -> None:
+    found = shares(n_threads)
+    assert found.side_by_side and found.all == n_threads
+    assert found.language >= found.codec >= 1 and found.language + found.codec == n_threads
 
 
-def test_two_threads_are_shared_by_small_weights_only() -> None:
-    assert shares(2, small_weights=True).side_by_side
-    assert not shares(2, small_weights=False).side_by_side
-    assert not shares(1, small_weights=True).side_by_side
+def test_one_thread_is_not_shared() -> None:
+    assert not shares(1).side_by_side
 
 
 @pytest.mark.parametrize("in_parts", [False, True])

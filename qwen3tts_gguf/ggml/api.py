@@ -200,6 +200,12 @@ custom_4d = function(
 new_graph_custom = function("ggml_new_graph_custom", c_void_p, c_void_p, c_size_t, c_bool)
 # size_t ggml_graph_overhead_custom(size_t size, bool grads);
 graph_overhead_custom = function("ggml_graph_overhead_custom", c_size_t, c_size_t, c_bool)
+# int ggml_graph_n_nodes(struct ggml_cgraph * cgraph);
+graph_n_nodes = function("ggml_graph_n_nodes", c_int, c_void_p)
+# struct ggml_tensor * ggml_graph_node(struct ggml_cgraph * cgraph, int i);
+graph_node = function("ggml_graph_node", c_void_p, c_void_p, c_int)
+# void ggml_graph_add_node(struct ggml_cgraph * cgraph, struct ggml_tensor * tensor);
+graph_add_node = function("ggml_graph_add_node", None, c_void_p, c_void_p)
 # void ggml_build_forward_expand(struct ggml_cgraph * cgraph, struct ggml_tensor * tensor);
 build_forward_expand = function("ggml_build_forward_expand", None, c_void_p, c_void_p)
 

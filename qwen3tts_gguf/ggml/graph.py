@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -186,6 +187,8 @@ class Graph:
         self._allocator: int | None = None
         self._callbacks: list[Any] = []
         self._arrays: dict[int, NDArray[Any]] = {}
+        self._cuts: list[int] = []
+        self._parts = [self._graph]
 
     # -- inputs, outputs, running --------------------------------------------------------------------------------------
 
@@ -203,6 +206,10 @@ class Graph:
         api.build_forward_expand(self._graph, x.pointer)
         return x
 
+    def cut(self) -> None:
+        """End a part with what was placed in the order so far; before each part `compute` lets its caller act."""
+        self._cuts.append(api.graph_n_nodes(self._graph))
+
     def allocate(self) -> None:
         """Give every tensor its memory. Raises BackendError when there is not enough."""
         self._leaf_buffer = api.backend_alloc_ctx_tensors_from_buft(self._leaves.pointer, self._backend.plain_buffers)
@@ -211,11 +218,25 @@ class Graph:
             raise BackendError("no memory for a computation graph")
         base, size = api.backend_buffer_get_base(self._leaf_buffer), api.backend_buffer_get_size(self._leaf_buffer)
         ctypes.memset(base, 0, size)
+        if self._cuts:
+            self._divide()
 
-    def compute(self) -> None:
-        """Run the graph; other Python threads go on meanwhile."""
-        if api.backend_graph_compute(self._backend.pointer, self._graph) != api.STATUS_SUCCESS:
-            raise BackendError("ggml failed to compute a graph")
+    def _divide(self) -> None:
+        """Each part is a graph of some of the nodes, whose memory they have by now."""
+        bounds = [0, *self._cuts, api.graph_n_nodes(self._graph)]
+        spans = list(pairwise(bounds))
+        self._parts_arena = _Arena(0, sum(api.graph_overhead_custom(end - start, False) for start, end in spans))
+        self._parts = [api.new_graph_custom(self._parts_arena.pointer, end - start, False) for start, end in spans]
+        for part, (start, end) in zip(self._parts, spans, strict=True):
+            for i in range(start, end):
+                api.graph_add_node(part, api.graph_node(self._graph, i))
+
+    def compute(self, before_part: Callable[[], None] = lambda: None) -> None:
+        """Run the graph; other Python threads go on meanwhile. before_part may set the number of threads anew."""
+        for part in self._parts:
+            before_part()
+            if api.backend_graph_compute(self._backend.pointer, part) != api.STATUS_SUCCESS:
+                raise BackendError("ggml failed to compute a graph")
 
     def array(self, x: Tensor) -> NDArray[Any]:
         """The memory of an input or output as an array of its shape."""

@@ -17,6 +17,7 @@ graph takes the scaled noise as an input; zero noise is greedy decoding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,6 +35,7 @@ __all__ = ["CodePredictor", "Frame"]
 
 N_STEPS = N_CODEBOOKS - 1
 _MAX_NODES = 8192
+_STEPS_A_PART = 3  # 10 to 15 ms at Q8_0, after which threads that came free can help
 _FEW_ROWS = 2  # of the first pass
 _LARGEST = 1e30
 
@@ -113,14 +115,22 @@ class CodePredictor:
         self._graphs: dict[_Way, _FrameGraph] = {}
         self._forced: _ForcedGraph | None = None
 
-    def predict(self, hidden: NDArray[np.float32], code0: int, sampling: Sampling, rng: np.random.Generator) -> Frame:
+    def predict(
+        self,
+        hidden: NDArray[np.float32],
+        code0: int,
+        sampling: Sampling,
+        rng: np.random.Generator,
+        before_part: Callable[[], None] = lambda: None,
+    ) -> Frame:
         """hidden [talker_hidden], the talker's after its final norm -> the frame's codes and embedding.
 
-        rng: only used when `sampling` draws; each frame takes the same number of values from it. Raises ModelFileError
-        when weights turn out to be damaged.
+        rng: only used when `sampling` draws; each frame takes the same number of values from it. before_part: called
+        every few steps, where the backend's threads may become more or fewer. Raises ModelFileError when weights turn
+        out to be damaged.
         """
         graph = self._graph(sampling)
-        frame = graph.run(hidden, code0, sampling, rng)
+        frame = graph.run(hidden, code0, sampling, rng, before_part)
         for values in (graph.logit_sums, frame.embedding):
             require_numbers(values, self._file, "code predictor")
         return frame
@@ -187,6 +197,8 @@ class _FrameGraph:
         embedding = g.lookup(weights.out_embd, self._code0)
         x = g.concat([self._hidden, embedding])
         for i in range(N_STEPS):
+            if i and i % _STEPS_A_PART == 0:
+                g.cut()
             y = stack.forward(x)
             logits = g.linear(weights.head[i], g.rows(y, y.shape[0] - 1, y.shape[0]))
             g.expand(g.copy(g.sum(logits), g.rows(self._sums, i, i + 1)))
@@ -203,7 +215,14 @@ class _FrameGraph:
         g.allocate()
         stack.set_constants()
 
-    def run(self, hidden: NDArray[np.float32], code0: int, sampling: Sampling, rng: np.random.Generator) -> Frame:
+    def run(
+        self,
+        hidden: NDArray[np.float32],
+        code0: int,
+        sampling: Sampling,
+        rng: np.random.Generator,
+        before_part: Callable[[], None],
+    ) -> Frame:
         g = self._graph
         g.array(self._hidden)[0] = hidden
         g.array(self._code0)[0] = code0
@@ -218,7 +237,7 @@ class _FrameGraph:
             g.array(self._penalties[1])[0] = penalty - 1 / penalty
             g.array(self._said)[:] = 0
             g.array(self._one)[:] = 1
-        g.compute()
+        g.compute(before_part)
         codes = np.empty(N_CODEBOOKS, np.int32)
         codes[0], codes[1:] = code0, g.array(self._codes)
         return Frame(codes, g.array(self._embedding)[0].copy())
