@@ -66,4 +66,6 @@ def _tokens(file: GgufFile) -> list[str]:
         raise ModelFileError(f"{file.path}: its tokenizer is incomplete")
     if len({*tokens}) != len(tokens) or "" in tokens:
         raise ModelFileError(f"{file.path}: its vocabulary has a token twice, or an empty one")
+    if "\0" in "".join(tokens):  # where llama.cpp takes a token to end, and so may have it twice
+        raise ModelFileError(f"{file.path}: its vocabulary has a token with a NUL in it")
     return tokens

@@ -67,7 +67,7 @@ class Talker:
         require_finite(model.file, *weights)
         for name in weights:  # from here on they are read through llama.cpp's own mapping
             model.file.release(name)
-        # What follows needs no Python, so that the caller can go on with Python meanwhile.
+        # What follows is little Python, so that the caller can go on meanwhile.
         loading = ThreadPoolExecutor(max_workers=1)
         self._loading = loading.submit(_load_model, model.file, model.config)
         loading.shutdown(wait=False)
@@ -147,7 +147,7 @@ def _load_model(file: GgufFile, config: TalkerConfig) -> Any:
 
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
-    params.kv_overrides = _without_tokenizer(config.text_vocabulary + CODEC_VOCABULARY)
+    params.kv_overrides = _without_tokenizer(config.vocabulary)
     params.progress_callback = on_progress
     model = llama_cpp.llama_model_load_from_file(str(file.path).encode(), params)
     if not model:
