@@ -15,7 +15,7 @@ from pathlib import Path
 if sys.platform == "linux":
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, before libgomp is loaded
 
-from qwen3tts_gguf import benchmark
+from qwen3tts_gguf.measure import benchmark
 from qwen3tts_gguf.tts import TTS, SpeechOptions
 
 

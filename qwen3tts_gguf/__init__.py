@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         VoiceError,
     )
     from .tts import TTS, SpeechOptions, Utterance
-    from .voice import Voice
-    from .voice_store import VoiceStore
+    from .voice.store import VoiceStore
+    from .voice.voice import Voice
 
 __all__ = [
     "TTS",
@@ -55,7 +55,13 @@ __all__ = [
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # llama.cpp's log: heard by who asks for it
 
-_HOMES = {"TTS": "tts", "SpeechOptions": "tts", "Utterance": "tts", "Voice": "voice", "VoiceStore": "voice_store"}
+_HOMES = {
+    "TTS": "tts",
+    "SpeechOptions": "tts",
+    "Utterance": "tts",
+    "Voice": "voice.voice",
+    "VoiceStore": "voice.store",
+}
 
 
 def __getattr__(name: str) -> Any:

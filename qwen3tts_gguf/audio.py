@@ -15,7 +15,7 @@ import soxr
 from numpy.typing import NDArray
 
 from .errors import AudioError
-from .schema import SAMPLE_RATE_HZ
+from .model.schema import SAMPLE_RATE_HZ
 from .whole_file import whole_file
 
 __all__ = ["MAX_SECONDS", "AudioSink", "open_sink", "origin", "read_audio", "resample", "sample_problem"]

@@ -26,26 +26,27 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from .casting import Casting, Part
-from .codes import check_codes
+from .engine.threads import default_threads, shares
 from .errors import ModelFileError, NoEndOfSpeech, OptionError, TextError
-from .generation import GenerationDefaults
-from .ggml.graph import Backend
-from .memory import require_room
-from .model_files import ModelFiles
+from .ggml.device import Backend
+from .model.files import ModelFiles
+from .model.footprint import require_room
+from .model.sampling_defaults import GenerationDefaults
+from .model.schema import N_CODEBOOKS, SAMPLE_RATE_HZ
+from .model.tokenizer import Tokenizer
+from .model.vocabulary import Vocabulary
 from .nets.code_predictor import CodePredictor
 from .nets.codec_decoder import CodecDecoder, CodecState
+from .nets.codes import check_codes
+from .nets.sampling import Sampling, TalkerSampler, next_seed
 from .nets.talker import Talker
-from .prompt import Prompt, PromptBuilder, Reference
-from .runaway import SpeechWatch
-from .sampling import Sampling, TalkerSampler, next_seed
-from .schema import N_CODEBOOKS, SAMPLE_RATE_HZ
-from .speech_options import SpeechOptions
-from .spoken_text import spoken_text
-from .threads import default_threads, shares
-from .tokenizer import Tokenizer
-from .vocabulary import Vocabulary
-from .voice import Voice, VoiceEncoder
+from .speech.options import SpeechOptions
+from .speech.prompt import Prompt, PromptBuilder, Reference
+from .speech.runaway import SpeechWatch
+from .speech.text import spoken_text
+from .voice.compatibility import Casting, Part
+from .voice.encoder import VoiceEncoder
+from .voice.voice import Voice
 
 Number = TypeVar("Number", int, float)
 
@@ -82,7 +83,10 @@ class TTS:
         self._shares = shares(n_threads)
         # Each with a backend of its own: two graphs computed on one at a time crash, and threads listen, speak and
         # sound at the same time.
-        self._predictor_backend, self._codec_backend = Backend(n_threads), Backend(n_threads)
+        self._predictor_backend, self._codec_backend = (
+            Backend(n_threads, ("CPU_REPACK",)),
+            Backend(n_threads, ("CPU_REPACK",)),
+        )
         self.voice_encoder = VoiceEncoder(files.mmproj, Backend(n_threads))
         # llama.cpp reads its file meanwhile.
         self._talker = Talker(files.talker, n_threads)

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, settings
 
 from qwen3tts_convert import ConvertedPair, convert
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
-from qwen3tts_gguf.ggml.graph import Backend
-from qwen3tts_gguf.model_files import ModelFiles
+from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.model.files import ModelFiles
 
 # The same cases in every run, so that a failure is nobody's bad luck; `just fuzz` looks further.
 _SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -78,7 +78,7 @@ def tts(pair: Callable[..., ConvertedPair]) -> TTS:
 
 @pytest.fixture(scope="session")
 def backend() -> Backend:
-    return Backend(n_threads=2)
+    return Backend(n_threads=2, placements=("CPU_REPACK",))
 
 
 @pytest.fixture(scope="session")

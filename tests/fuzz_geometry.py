@@ -22,10 +22,10 @@ import mutation
 import numpy as np
 import test_model_files
 
-from qwen3tts_gguf import schema
 from qwen3tts_gguf.ggml.rows import quantize_rows
 from qwen3tts_gguf.ggml.types import GgmlType
-from qwen3tts_gguf.schema import Key
+from qwen3tts_gguf.model import schema
+from qwen3tts_gguf.model.schema import Key
 
 WIDTHS = (1, 2, 3, 7, 16, 32, 40, 64, 96, 256)
 TYPES = [type for type in GgmlType if type != GgmlType.I32]

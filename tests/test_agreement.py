@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from qwen3tts_gguf.agreement import cosine, divergence, rank, snr_db
+from qwen3tts_gguf.measure.agreement import cosine, divergence, rank, snr_db
 
 LOGITS = np.random.default_rng(0).standard_normal((3, 4, 50)).astype(np.float32)
 

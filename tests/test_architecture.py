@@ -21,15 +21,27 @@ ROWS = (
     "qwen3tts_gguf.cli.reporting",
     "qwen3tts_gguf.cli.console",
     "qwen3tts_gguf",  # lazy: names for type checkers only
-    "qwen3tts_gguf.verification",
-    "qwen3tts_gguf.benchmark",
-    "qwen3tts_gguf.tts  qwen3tts_gguf.inspection",
-    "qwen3tts_gguf.casting  qwen3tts_gguf.voice_store  qwen3tts_gguf.speech_options",
-    "qwen3tts_gguf.prompt  qwen3tts_gguf.voice",
+    "qwen3tts_gguf.measure.verification",
+    "qwen3tts_gguf.measure.benchmark",
+    "qwen3tts_gguf.measure",
+    "qwen3tts_gguf.tts  qwen3tts_gguf.measure.inspection",
+    "qwen3tts_gguf.engine.threads",
+    "qwen3tts_gguf.engine",
+    "qwen3tts_gguf.voice.compatibility  qwen3tts_gguf.voice.store",
+    "qwen3tts_gguf.voice.encoder",
+    "qwen3tts_gguf.voice.voice",
+    "qwen3tts_gguf.voice.clip  qwen3tts_gguf.voice.file",
+    "qwen3tts_gguf.voice",
+    "qwen3tts_gguf.speech.options",
+    "qwen3tts_gguf.speech.prompt  qwen3tts_gguf.speech.runaway  qwen3tts_gguf.speech.text",
+    "qwen3tts_gguf.speech",
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
     "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
     "qwen3tts_gguf.nets.causal",
-    "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets",
+    "qwen3tts_gguf.nets.layers",
+    "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.winograd",
+    "qwen3tts_gguf.nets",
+    "qwen3tts_gguf.audio",
     "qwen3tts_convert",
     "qwen3tts_convert.conversion",
     "qwen3tts_convert.keys  qwen3tts_convert.writer",
@@ -39,27 +51,36 @@ ROWS = (
     "  qwen3tts_convert.hub",
     "qwen3tts_convert.sources  qwen3tts_convert.section",
     "qwen3tts_convert.weights",
-    "qwen3tts_gguf.integrity  qwen3tts_gguf.memory",
-    "qwen3tts_gguf.ggml.graph  qwen3tts_gguf.ggml.rows",
-    "qwen3tts_gguf.ggml.api  qwen3tts_gguf.ggml  qwen3tts_gguf.ggml.finite",
+    "qwen3tts_gguf.model.integrity  qwen3tts_gguf.model.footprint",
+    "qwen3tts_gguf.model.files  qwen3tts_gguf.model.tokenizer  qwen3tts_gguf.model.vocabulary",
+    "qwen3tts_gguf.model.llama_contract",
+    "qwen3tts_gguf.model.gguf_file",
+    "qwen3tts_gguf.model.geometry  qwen3tts_gguf.model.nano  qwen3tts_gguf.model.tensor_groups",
+    "qwen3tts_gguf.model.schema",
+    "qwen3tts_gguf.model.sampling_defaults",
+    "qwen3tts_gguf.model",
+    "qwen3tts_gguf.ggml.graph",
+    "qwen3tts_gguf.ggml.device  qwen3tts_gguf.ggml.rows",
+    "qwen3tts_gguf.ggml.api  qwen3tts_gguf.ggml.finite",
     "qwen3tts_gguf.ggml.library",
-    "qwen3tts_gguf.model_files  qwen3tts_gguf.tokenizer  qwen3tts_gguf.vocabulary",
-    "qwen3tts_gguf.llama_contract",
-    "qwen3tts_gguf.gguf_file",
-    "qwen3tts_gguf.geometry  qwen3tts_gguf.nano  qwen3tts_gguf.spoken_text  qwen3tts_gguf.tensor_groups",
-    "qwen3tts_gguf.voice_file  qwen3tts_gguf.audio  qwen3tts_gguf.codes  qwen3tts_gguf.mel  qwen3tts_gguf.sampling"
-    "  qwen3tts_gguf.runaway",
-    "qwen3tts_gguf.schema",
-    "qwen3tts_gguf.errors  qwen3tts_gguf.generation  qwen3tts_gguf.whole_file"
-    "  qwen3tts_gguf.agreement  qwen3tts_gguf.verdict  qwen3tts_gguf.winograd  qwen3tts_gguf.threads"
-    "  qwen3tts_gguf.ggml.types",
+    "qwen3tts_gguf.ggml.types",
+    "qwen3tts_gguf.ggml",
+    "qwen3tts_gguf.errors  qwen3tts_gguf.whole_file  qwen3tts_gguf.measure.agreement  qwen3tts_gguf.measure.verdict",
 )
 LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules.split()}
 
 # What of qwen3tts_gguf the converter may use.
 OPEN_TO_CONVERT = {
     f"qwen3tts_gguf.{name}"
-    for name in ("schema", "geometry", "generation", "tensor_groups", "errors", "ggml.types", "ggml.rows")
+    for name in (
+        "model.schema",
+        "model.geometry",
+        "model.sampling_defaults",
+        "model.tensor_groups",
+        "errors",
+        "ggml.types",
+        "ggml.rows",
+    )
 }
 
 CLI = ("qwen3tts_gguf.cli", "qwen3tts_gguf.cli.")
@@ -69,13 +90,13 @@ HOMES = {
     "llama_cpp": ("qwen3tts_gguf.nets.talker", "qwen3tts_gguf.ggml.library"),
     "soundfile": ("qwen3tts_gguf.audio",),
     "soxr": ("qwen3tts_gguf.audio",),
-    "psutil": ("qwen3tts_gguf.memory",),
-    "tokenizers": ("qwen3tts_gguf.tokenizer",),
+    "psutil": ("qwen3tts_gguf.model.footprint",),
+    "tokenizers": ("qwen3tts_gguf.model.tokenizer",),
     "typer": CLI,
     "click": CLI,
     "rich": CLI,
     "platformdirs": CLI,
-    "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice_file"),
+    "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice.file"),
     "gguf": ("qwen3tts_convert.",),
     "huggingface_hub": ("qwen3tts_convert.hub",),
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
@@ -134,9 +155,10 @@ def test_imports_point_strictly_down(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("qwen3tts_gguf.nets.")])
-def test_siblings_in_nets_share_nothing_but_layers(module: str) -> None:
+def test_nets_share_only_what_several_are_made_of(module: str) -> None:
     siblings = {name for name in imports(module) if name.startswith("qwen3tts_gguf.nets.")}
-    assert siblings <= {"qwen3tts_gguf.nets.layers", "qwen3tts_gguf.nets.causal"}
+    boxes = ("talker", "code_predictor", "codec_decoder", "codec_encoder", "speaker_encoder")
+    assert not siblings & {f"qwen3tts_gguf.nets.{box}" for box in boxes}
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("qwen3tts_gguf.ggml.")])

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from qwen3tts_gguf import TTS, Voice
 from qwen3tts_gguf.audio import open_sink, read_audio, resample
 from qwen3tts_gguf.errors import AudioError, OptionError
-from qwen3tts_gguf.ggml.graph import Backend
-from qwen3tts_gguf.mel import log_mel
-from qwen3tts_gguf.model_files import ModelFiles
+from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.model.files import ModelFiles
+from qwen3tts_gguf.nets.mel import log_mel
 from qwen3tts_gguf.nets.speaker_encoder import SpeakerEncoder
 
 Samples = NDArray[np.float32]

@@ -17,9 +17,9 @@ from typer.testing import CliRunner, Result
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, Voice
-from qwen3tts_gguf.benchmark import FRAME_PARTS, Report, _features, _run, measure
 from qwen3tts_gguf.cli import app
 from qwen3tts_gguf.errors import Error, OptionError
+from qwen3tts_gguf.measure.benchmark import FRAME_PARTS, Report, _features, _run, measure
 from qwen3tts_gguf.nets.talker import TalkerOutput, TalkerSequence
 from qwen3tts_gguf.tts import SpeechOptions
 
@@ -133,7 +133,7 @@ def test_one_frame_is_too_few(model: Path) -> None:
 
 def test_features_are_told_by_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     line = b"CUDA : ARCHS = 890 | USE_GRAPHS = 1 | CPU : SSE3 = 1 | AVX2 = 1 | AVX512 = 0 | REPACK = 1 | "
-    monkeypatch.setattr("qwen3tts_gguf.benchmark.function", lambda *_: lambda: line)
+    monkeypatch.setattr("qwen3tts_gguf.measure.benchmark.function", lambda *_: lambda: line)
     assert _features() == {"CUDA": ["ARCHS=890", "USE_GRAPHS"], "CPU": ["SSE3", "AVX2", "REPACK"]}
 
 

@@ -17,7 +17,7 @@ from conftest import beginning
 
 from qwen3tts_convert import ConvertedPair, convert
 from qwen3tts_gguf import TTS, OptionError, QualityWarning, SpeechOptions, Voice
-from qwen3tts_gguf.casting import Casting, Part
+from qwen3tts_gguf.voice.compatibility import Casting, Part
 
 Pair = Callable[..., ConvertedPair]
 WORDS = "The light came on again."

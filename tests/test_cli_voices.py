@@ -18,7 +18,7 @@ import tiny
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import Voice, VoiceStore
 from qwen3tts_gguf.audio import read_audio
-from qwen3tts_gguf.voice_store import SUFFIX
+from qwen3tts_gguf.voice.store import SUFFIX
 
 Pair = Callable[..., ConvertedPair]
 WORDS = "The light came on again."
@@ -191,7 +191,7 @@ def test_a_voice_is_overwritten_by_force_only(create: Callable[..., Any], place:
 def test_speaking_with_a_kept_voice_loads_no_encoder(
     speak: Callable[..., Any], create: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qwen3tts_gguf import voice
+    from qwen3tts_gguf.voice import encoder as voice
 
     create("anna", "--ref-text", WORDS)
 

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from qwen3tts_convert import ConvertedPair
-from qwen3tts_gguf.ggml.graph import Backend
-from qwen3tts_gguf.model_files import MmprojFile, ModelFiles
+from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.model.files import MmprojFile, ModelFiles
 from qwen3tts_gguf.nets.code_predictor import CodePredictor
-from qwen3tts_gguf.sampling import Sampling
+from qwen3tts_gguf.nets.sampling import Sampling
 
 GREEDY = Sampling(draws=False)
 CODE0 = 7

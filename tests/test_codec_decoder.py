@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf.errors import CodesError
-from qwen3tts_gguf.ggml.graph import Backend
-from qwen3tts_gguf.model_files import MmprojFile, ModelFiles
+from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.model.files import MmprojFile, ModelFiles
 from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
 
 N_FRAMES = 80  # longer than the window of 72

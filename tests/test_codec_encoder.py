@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from qwen3tts_convert import convert
 from qwen3tts_gguf.errors import AudioError
-from qwen3tts_gguf.ggml.graph import Backend
-from qwen3tts_gguf.model_files import MmprojFile
+from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.model.files import MmprojFile
 from qwen3tts_gguf.nets import codec_encoder
 from qwen3tts_gguf.nets.codec_encoder import CodecEncoder
 

@@ -24,10 +24,10 @@ import tiny
 from qwen3tts_convert import ConvertedPair, convert, quantize
 from qwen3tts_convert.checkpoint import Checkpoint
 from qwen3tts_convert.weights import FloatArray, Weights
-from qwen3tts_gguf import schema
 from qwen3tts_gguf.errors import CheckpointError, ModelFileError, OptionError
-from qwen3tts_gguf.generation import GenerationDefaults
 from qwen3tts_gguf.ggml.types import GgmlType
+from qwen3tts_gguf.model import schema
+from qwen3tts_gguf.model.sampling_defaults import GenerationDefaults
 
 HERE = Path(__file__).resolve().parent
 Key = schema.Key

@@ -15,8 +15,8 @@ from conftest import beginning
 
 from qwen3tts_convert import ConvertedPair, convert
 from qwen3tts_gguf import TTS, SpeechOptions
-from qwen3tts_gguf.ggml.graph import Backend
-from qwen3tts_gguf.model_files import MmprojFile
+from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.model.files import MmprojFile
 from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
 
 pytestmark = pytest.mark.slow

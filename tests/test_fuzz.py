@@ -22,9 +22,9 @@ import pytest
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import Voice
 from qwen3tts_gguf.errors import ModelFileError, VoiceError
-from qwen3tts_gguf.model_files import MmprojFile, TalkerFile
-from qwen3tts_gguf.tokenizer import Tokenizer
-from qwen3tts_gguf.vocabulary import Vocabulary
+from qwen3tts_gguf.model.files import MmprojFile, TalkerFile
+from qwen3tts_gguf.model.tokenizer import Tokenizer
+from qwen3tts_gguf.model.vocabulary import Vocabulary
 
 Pair = Callable[..., ConvertedPair]
 

@@ -16,7 +16,7 @@ import pytest
 from qwen3tts_gguf.errors import ModelFileError
 from qwen3tts_gguf.ggml.rows import quantize_rows
 from qwen3tts_gguf.ggml.types import GgmlType
-from qwen3tts_gguf.gguf_file import GgufFile
+from qwen3tts_gguf.model.gguf_file import GgufFile
 
 U32, STRING, ARRAY = 4, 8, 9
 F32, F16, Q8_0 = 0, 1, 8

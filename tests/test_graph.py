@@ -14,7 +14,8 @@ import pytest
 from conftest import relative_error
 from numpy.typing import NDArray
 
-from qwen3tts_gguf.ggml.graph import Backend, Graph, Tensor, Weights
+from qwen3tts_gguf.ggml.device import Backend, Tensor, Weights, extra_buffer_types
+from qwen3tts_gguf.ggml.graph import Graph
 from qwen3tts_gguf.ggml.rows import as_float16, dequantize_rows, quantize_rows
 from qwen3tts_gguf.ggml.types import GgmlType
 
@@ -287,8 +288,9 @@ def test_repacked_weights_give_what_mapped_ones_give(
     blocks = quantize_rows(normal(rng, 32, 512), type).reshape(-1)
     x = normal(rng, n_rows, 512)
     weights = Weights(backend, 8)
-    mapped, repacked = weights.mapped(blocks, (32, 512), type), weights.repacked(blocks, (32, 512), type)
-    assert backend.repack_buffers is None or repacked.struct.extra  # ggml's mark of a repacked tensor
+    mapped, repacked = weights.mapped(blocks, (32, 512), type), weights.matrix(blocks, (32, 512), type)
+    assert repacked.placement == ("CPU_REPACK" if "CPU_REPACK" in extra_buffer_types() else "")
+    assert not repacked.placement or repacked.struct.extra  # ggml's mark of a repacked tensor
     found = run(backend, lambda g, x: g.linear(repacked, x), x)
     assert close(found, run(backend, lambda g, x: g.linear(mapped, x), x), 1e-5)
 
@@ -302,7 +304,7 @@ def test_what_cannot_be_repacked_is_not_and_works_mapped(
 ) -> None:
     blocks = quantize_rows(normal(rng, int(np.prod(shape[:-1])), shape[-1]), type)
     weights = Weights(backend, 8)
-    assert not weights.repacks(shape, type)
+    assert not backend.placement(shape, type)
     weight = weights.mapped(blocks.reshape(-1), shape, type)
     x = normal(rng, *shape[:-2], 3, shape[-1])
     expected = x @ dequantize_rows(blocks, type).reshape(shape).swapaxes(-1, -2)
@@ -486,7 +488,8 @@ g.argmax(g.input(2, 4, 8))
 
 def test_shapes_that_do_not_fit_are_an_assertion_and_not_an_abort() -> None:
     code = f"""
-from qwen3tts_gguf.ggml.graph import Backend, Graph
+from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.ggml.graph import Graph
 from qwen3tts_gguf.ggml.types import GgmlType
 backend = Backend(1)
 for build in {MISFITS!r}.strip().splitlines():

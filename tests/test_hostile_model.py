@@ -14,17 +14,19 @@ import test_cli
 import test_model_files
 
 from qwen3tts_convert import ConvertedPair
-from qwen3tts_gguf import TTS, SpeechOptions, Voice, geometry, schema
+from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.errors import ModelFileError
-from qwen3tts_gguf.generation import GenerationDefaults
-from qwen3tts_gguf.ggml.graph import Backend, Graph
-from qwen3tts_gguf.gguf_file import GgufFile
-from qwen3tts_gguf.model_files import MmprojFile, TalkerFile
+from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.ggml.graph import Graph
+from qwen3tts_gguf.model import geometry, schema
+from qwen3tts_gguf.model.files import MmprojFile, TalkerFile
+from qwen3tts_gguf.model.gguf_file import GgufFile
+from qwen3tts_gguf.model.sampling_defaults import GenerationDefaults
+from qwen3tts_gguf.model.schema import Key
 from qwen3tts_gguf.nets.code_predictor import CodePredictor
 from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
 from qwen3tts_gguf.nets.codec_encoder import CodecEncoder
-from qwen3tts_gguf.sampling import Sampling
-from qwen3tts_gguf.schema import Key
+from qwen3tts_gguf.nets.sampling import Sampling
 
 run = test_cli.run
 

@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 
 from qwen3tts_convert.checkpoint import Checkpoint
 from qwen3tts_convert.weights import Weights
-from qwen3tts_gguf.codes import read_codes
 from qwen3tts_gguf.errors import CheckpointError, CodesError, ModelFileError, OptionError
-from qwen3tts_gguf.generation import GenerationDefaults
 from qwen3tts_gguf.ggml.types import GgmlType
-from qwen3tts_gguf.gguf_file import GgufFile
+from qwen3tts_gguf.model.gguf_file import GgufFile
+from qwen3tts_gguf.model.sampling_defaults import GenerationDefaults
+from qwen3tts_gguf.nets.codes import read_codes
 
 # -- GGUF --------------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from conftest import beginning
 
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.errors import QualityWarning, TextError
-from qwen3tts_gguf.spoken_text import spoken_text
+from qwen3tts_gguf.speech.text import spoken_text
 
 ONE_FRAME = SpeechOptions(max_frames=1, seed=1)
 SPECIAL = ["<|im_end|>", "<|im_start|>", "<tts_pad>", "<tts_text_eod>", "<|codec_eos|>", "<|codec_eos_token|>"]

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf.cli import app
 from qwen3tts_gguf.errors import ModelFileError
-from qwen3tts_gguf.gguf_file import GgufFile
-from qwen3tts_gguf.inspection import verify_model
-from qwen3tts_gguf.integrity import SOUND, verify_tensors
-from qwen3tts_gguf.schema import Key
-from qwen3tts_gguf.tensor_groups import group_of
+from qwen3tts_gguf.measure.inspection import verify_model
+from qwen3tts_gguf.model.gguf_file import GgufFile
+from qwen3tts_gguf.model.integrity import SOUND, verify_tensors
+from qwen3tts_gguf.model.schema import Key
+from qwen3tts_gguf.model.tensor_groups import group_of
 
 Pair = Callable[..., ConvertedPair]
 

@@ -7,7 +7,8 @@ import pytest
 from conftest import relative_error
 from numpy.typing import NDArray
 
-from qwen3tts_gguf.ggml.graph import Backend, Graph, Tensor, Weights
+from qwen3tts_gguf.ggml.device import Backend, Tensor, Weights
+from qwen3tts_gguf.ggml.graph import Graph
 from qwen3tts_gguf.ggml.rows import dequantize_rows, quantize_rows
 from qwen3tts_gguf.ggml.types import GgmlType
 from qwen3tts_gguf.nets.layers import row_by_row, stacked_linear

@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from qwen3tts_convert import ConvertedPair
-from qwen3tts_gguf import TTS, memory
+from qwen3tts_gguf import TTS
 from qwen3tts_gguf.cli import app
 from qwen3tts_gguf.errors import BackendError
-from qwen3tts_gguf.model_files import ModelFiles
+from qwen3tts_gguf.model import footprint as memory
+from qwen3tts_gguf.model.files import ModelFiles
 
 Pair = Callable[..., ConvertedPair]
 

@@ -17,11 +17,12 @@ from conftest import beginning
 from numpy.typing import NDArray
 
 from qwen3tts_convert import ConvertedPair, convert
-from qwen3tts_gguf import TTS, SpeechOptions, Voice, schema
+from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.errors import ModelFileError
-from qwen3tts_gguf.model_files import MmprojFile, ModelFiles, TalkerFile, find_mmproj, find_talker
-from qwen3tts_gguf.schema import Key
-from qwen3tts_gguf.vocabulary import Vocabulary
+from qwen3tts_gguf.model import schema
+from qwen3tts_gguf.model.files import MmprojFile, ModelFiles, TalkerFile, find_mmproj, find_talker
+from qwen3tts_gguf.model.schema import Key
+from qwen3tts_gguf.model.vocabulary import Vocabulary
 
 Pair = Callable[..., ConvertedPair]
 Tensors = dict[str, tuple[NDArray[Any], gguf.GGMLQuantizationType]]

@@ -13,7 +13,7 @@ from conftest import GOLDEN, relative_error
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
-from qwen3tts_gguf.prompt import Layout
+from qwen3tts_gguf.speech.prompt import Layout
 
 TEXTS: dict[str, str] = json.loads((GOLDEN / "versions.json").read_text())["texts"]
 LAYOUTS: dict[str, Layout] = {"nonstreaming": "whole", "streaming": "stepwise"}

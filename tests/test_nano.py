@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from evaluate import clips, evaluate, held_out
 
-from qwen3tts_gguf import TTS, SpeechOptions, nano
+from qwen3tts_gguf import TTS, SpeechOptions
 from qwen3tts_gguf.errors import ModelFileError
-from qwen3tts_gguf.model_files import find_mmproj, find_talker
+from qwen3tts_gguf.model import nano
+from qwen3tts_gguf.model.files import find_mmproj, find_talker
 
 
 @pytest.fixture(scope="module")

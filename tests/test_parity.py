@@ -13,16 +13,16 @@ from conftest import GOLDEN, relative_error
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
-from qwen3tts_gguf.ggml.graph import Backend
-from qwen3tts_gguf.mel import log_mel
-from qwen3tts_gguf.model_files import ModelFiles
+from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.model.files import ModelFiles
+from qwen3tts_gguf.model.tokenizer import Tokenizer
+from qwen3tts_gguf.model.vocabulary import Vocabulary
 from qwen3tts_gguf.nets.code_predictor import CodePredictor
 from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
+from qwen3tts_gguf.nets.mel import log_mel
 from qwen3tts_gguf.nets.speaker_encoder import SpeakerEncoder
 from qwen3tts_gguf.nets.talker import Talker
-from qwen3tts_gguf.prompt import Layout, PromptBuilder
-from qwen3tts_gguf.tokenizer import Tokenizer
-from qwen3tts_gguf.vocabulary import Vocabulary
+from qwen3tts_gguf.speech.prompt import Layout, PromptBuilder
 
 TOLERANCE = 1e-4
 TEXTS: dict[str, str] = json.loads((GOLDEN / "versions.json").read_text())["texts"]
@@ -119,7 +119,7 @@ def test_predictor_logits_equal_the_official_ones(golden: Golden, predictor: Cod
 
 
 def test_frame_embedding_is_the_sum_of_the_code_embeddings(golden: Golden, predictor: CodePredictor) -> None:
-    from qwen3tts_gguf.sampling import Sampling
+    from qwen3tts_gguf.nets.sampling import Sampling
 
     hidden = golden("predictor")["hidden"][0]
     frame = predictor.predict(hidden, 7, Sampling(draws=False), np.random.default_rng(0))

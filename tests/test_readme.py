@@ -20,8 +20,9 @@ import test_cli
 import tiny
 
 from qwen3tts_convert import ConvertedPair
-from qwen3tts_gguf import VoiceStore, tts, verification
+from qwen3tts_gguf import VoiceStore, tts
 from qwen3tts_gguf.cli import app
+from qwen3tts_gguf.measure import verification
 
 Pair = Callable[..., ConvertedPair]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, NoEndOfSpeech, SpeechOptions
-from qwen3tts_gguf.runaway import STRETCH, SpeechWatch
-from qwen3tts_gguf.sampling import next_seed
+from qwen3tts_gguf.nets.sampling import next_seed
+from qwen3tts_gguf.speech.runaway import STRETCH, SpeechWatch
 
 Pair = Callable[..., ConvertedPair]
 TEXT = "Hello."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qwen3tts_gguf.sampling import MIN_NEW_TOKENS, Sampling, TalkerSampler, draw
+from qwen3tts_gguf.nets.sampling import MIN_NEW_TOKENS, Sampling, TalkerSampler, draw
 
 END, N = 20, 24  # end of speech, and the size of this test's vocabulary
 SUPPRESSED = (21, 22, 23)

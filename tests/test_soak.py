@@ -7,7 +7,8 @@ import psutil
 import pytest
 from evaluate import clips
 
-from qwen3tts_gguf import TTS, SpeechOptions, nano
+from qwen3tts_gguf import TTS, SpeechOptions
+from qwen3tts_gguf.model import nano
 
 pytestmark = pytest.mark.soak
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import llama_cpp
 
-from qwen3tts_gguf.model_files import ModelFiles
+from qwen3tts_gguf.model.files import ModelFiles
+from qwen3tts_gguf.model.schema import CODEC_VOCABULARY
 from qwen3tts_gguf.nets.talker import Talker
-from qwen3tts_gguf.schema import CODEC_VOCABULARY
 
 
 def test_llama_cpp_knows_of_tokens_only_how_many_there_are(files: ModelFiles) -> None:

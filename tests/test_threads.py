@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qwen3tts_convert import ConvertedPair
-from qwen3tts_gguf.threads import shares
+from qwen3tts_gguf.engine.threads import shares
 from qwen3tts_gguf.tts import TTS, SpeechOptions
 
 

@@ -12,8 +12,8 @@ import tiny
 from conftest import GOLDEN
 
 from qwen3tts_gguf.errors import ModelFileError, TextError
-from qwen3tts_gguf.model_files import ModelFiles
-from qwen3tts_gguf.tokenizer import Tokenizer
+from qwen3tts_gguf.model.files import ModelFiles
+from qwen3tts_gguf.model.tokenizer import Tokenizer
 
 TEXTS: dict[str, str] = json.loads((GOLDEN / "versions.json").read_text(encoding="utf-8"))["texts"]
 

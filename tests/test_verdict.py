@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from qwen3tts_gguf.verdict import Codebook, Report, Spoken, Subject, Thresholds
+from qwen3tts_gguf.measure.verdict import Codebook, Report, Spoken, Subject, Thresholds
 
 SAME = Codebook(kl=0.0, top1=1.0, top5=1.0)
 SUBJECT = Subject("A model", ("a.gguf", "mmproj-a.gguf"), {"talker": ["Q8_0"]})

@@ -19,12 +19,13 @@ import test_cli
 import tiny
 
 from qwen3tts_convert import ConvertedPair, convert
-from qwen3tts_gguf import TTS, SpeechOptions, Voice, verification
+from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.errors import ModelFileError, TextError
-from qwen3tts_gguf.gguf_file import GgufFile
-from qwen3tts_gguf.prompt import Layout
-from qwen3tts_gguf.verdict import Report
-from qwen3tts_gguf.verification import _answers, _written, compare
+from qwen3tts_gguf.measure import verification
+from qwen3tts_gguf.measure.verdict import Report
+from qwen3tts_gguf.measure.verification import _answers, _written, compare
+from qwen3tts_gguf.model.gguf_file import GgufFile
+from qwen3tts_gguf.speech.prompt import Layout
 
 Pair = Callable[..., ConvertedPair]
 

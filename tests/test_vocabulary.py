@@ -10,9 +10,9 @@ import tiny
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf.errors import ModelFileError, OptionError
-from qwen3tts_gguf.gguf_file import GgufFile
-from qwen3tts_gguf.schema import Key
-from qwen3tts_gguf.vocabulary import LANGUAGE_CODES, Speaker, Vocabulary
+from qwen3tts_gguf.model.gguf_file import GgufFile
+from qwen3tts_gguf.model.schema import Key
+from qwen3tts_gguf.model.vocabulary import LANGUAGE_CODES, Speaker, Vocabulary
 
 SPOKEN = {name: i for name, i in tiny.LANGUAGES.items() if "dialect" not in name}
 

@@ -20,7 +20,8 @@ from conftest import beginning
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, AudioError, OptionError, QualityWarning, SpeechOptions, Voice, VoiceStore
 from qwen3tts_gguf.audio import read_audio
-from qwen3tts_gguf.voice import MAX_REFERENCE_SECONDS, REFERENCE_PAD_SECONDS, codec_fingerprint, speaker_fingerprint
+from qwen3tts_gguf.voice.clip import MAX_REFERENCE_SECONDS, REFERENCE_PAD_SECONDS
+from qwen3tts_gguf.voice.encoder import codec_fingerprint, speaker_fingerprint
 
 Pair = Callable[..., ConvertedPair]
 RATE_HZ, FRAME = 24_000, 1920

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from qwen3tts_gguf import Voice, VoiceError, VoiceStore
-from qwen3tts_gguf.voice_store import SUFFIX, mix
+from qwen3tts_gguf.voice.store import SUFFIX, mix
 
 SPEAKER = np.linspace(-1, 1, 128, dtype=np.float32)
 CODES = np.arange(80, dtype=np.int32).reshape(5, 16)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qwen3tts_gguf.winograd import TILE, mixes
+from qwen3tts_gguf.nets.winograd import TILE, mixes
 
 
 def convolved_at_points(x: NDArray[Any], kernel: NDArray[Any], dtype: Any) -> NDArray[Any]:

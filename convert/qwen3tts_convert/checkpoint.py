@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 
 from qwen3tts_gguf.errors import CheckpointError
-from qwen3tts_gguf.generation import GenerationDefaults
-from qwen3tts_gguf.geometry import problem
-from qwen3tts_gguf.schema import (
+from qwen3tts_gguf.model.geometry import problem
+from qwen3tts_gguf.model.sampling_defaults import GenerationDefaults
+from qwen3tts_gguf.model.schema import (
     CodecDecoderConfig,
     CodecEncoderConfig,
     CodePredictorConfig,

@@ -6,7 +6,7 @@ once more (`out_embd`), for llama.cpp's pipeline.
 
 from __future__ import annotations
 
-from qwen3tts_gguf.schema import N_CODEBOOKS, CodePredictorConfig, code_predictor_tensors
+from qwen3tts_gguf.model.schema import N_CODEBOOKS, CodePredictorConfig, code_predictor_tensors
 
 from .section import Section
 from .sources import Source, copied, stacked

@@ -15,7 +15,7 @@ from math import prod
 
 import numpy as np
 
-from qwen3tts_gguf.schema import (
+from qwen3tts_gguf.model.schema import (
     N_CODEBOOKS,
     SAMPLE_RATE_HZ,
     SAMPLES_PER_FRAME,

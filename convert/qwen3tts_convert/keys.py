@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf
 
 from qwen3tts_gguf.errors import CheckpointError
-from qwen3tts_gguf.schema import (
+from qwen3tts_gguf.model.schema import (
     CODEC_VOCABULARY,
     GENERATOR_PROJECTOR,
     MMPROJ_ARCHITECTURE,

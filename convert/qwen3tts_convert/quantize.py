@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from qwen3tts_gguf.errors import OptionError
 from qwen3tts_gguf.ggml.types import GgmlType
-from qwen3tts_gguf.schema import Shape
+from qwen3tts_gguf.model.schema import Shape
 
 __all__ = ["CODEC_TYPES", "TABLE", "TYPES", "Row", "choose_types", "file_type", "require_types", "table"]
 

@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from qwen3tts_gguf.schema import Shape
+from qwen3tts_gguf.model.schema import Shape
 
 from .weights import FloatArray, Weights
 

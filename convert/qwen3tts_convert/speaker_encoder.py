@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qwen3tts_gguf.schema import SAMPLE_RATE_HZ, SpeakerEncoderConfig, speaker_encoder_tensors
+from qwen3tts_gguf.model.schema import SAMPLE_RATE_HZ, SpeakerEncoderConfig, speaker_encoder_tensors
 
 from .section import Section
 from .sources import Source, copied

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qwen3tts_gguf.schema import CODEC_VOCABULARY, N_CODEBOOKS, Shape, TalkerConfig, talker_tensors
+from qwen3tts_gguf.model.schema import CODEC_VOCABULARY, N_CODEBOOKS, Shape, TalkerConfig, talker_tensors
 
 from .section import Section
 from .sources import Source, copied, row_blocks

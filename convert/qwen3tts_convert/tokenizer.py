@@ -13,7 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from qwen3tts_gguf.errors import CheckpointError
-from qwen3tts_gguf.schema import CODEC_VOCABULARY
+from qwen3tts_gguf.model.schema import CODEC_VOCABULARY
 
 from .section import Section
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3tts_gguf.errors import CheckpointError
-from qwen3tts_gguf.schema import Shape
+from qwen3tts_gguf.model.schema import Shape
 
 __all__ = ["FloatArray", "Weights"]
 

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from qwen3tts_gguf.errors import CheckpointError, ModelFileError
 from qwen3tts_gguf.ggml.rows import quantize_rows
 from qwen3tts_gguf.ggml.types import GgmlType
-from qwen3tts_gguf.schema import Key
-from qwen3tts_gguf.tensor_groups import GroupDigests, group_of
+from qwen3tts_gguf.model.schema import Key
+from qwen3tts_gguf.model.tensor_groups import GroupDigests, group_of
 
 from .sources import Source
 from .weights import FloatArray

@@ -32,9 +32,9 @@ from .speaking import (
 )
 
 if TYPE_CHECKING:
-    from ..benchmark import Report
+    from ..measure.benchmark import Report
     from ..tts import TTS
-    from ..voice import Voice
+    from ..voice.voice import Voice
 
 __all__ = ["bench"]
 
@@ -67,7 +67,7 @@ def bench(
     """
     require_outputs(json_file, plot)
 
-    from ..benchmark import measure, plain_voice
+    from ..measure.benchmark import measure, plain_voice
 
     def choose(tts: TTS) -> Voice | None:
         chosen = chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)

@@ -35,10 +35,10 @@ def encode(
 ) -> None:
     """Turn audio into codec codes, sixteen every 80 ms."""
     from ..audio import read_audio
-    from ..ggml.graph import Backend
-    from ..model_files import MmprojFile, find_mmproj
-    from ..threads import default_threads
-    from ..voice import VoiceEncoder
+    from ..engine.threads import default_threads
+    from ..ggml.device import Backend
+    from ..model.files import MmprojFile, find_mmproj
+    from ..voice.encoder import VoiceEncoder
 
     require_npy(output)
     encoder = VoiceEncoder(MmprojFile(find_mmproj(model)), Backend(threads or default_threads()))
@@ -60,11 +60,11 @@ def decode(
     target = output_target(output)
 
     from ..audio import open_sink
-    from ..codes import read_codes
-    from ..ggml.graph import Backend
-    from ..model_files import MmprojFile, find_mmproj
+    from ..engine.threads import default_threads
+    from ..ggml.device import Backend
+    from ..model.files import MmprojFile, find_mmproj
     from ..nets.codec_decoder import CodecDecoder
-    from ..threads import default_threads
+    from ..nets.codes import read_codes
 
     decoder = CodecDecoder(MmprojFile(find_mmproj(model)), Backend(threads or default_threads()))
     frames = read_codes(codes, decoder.config.codebook_size)

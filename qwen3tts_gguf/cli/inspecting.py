@@ -28,7 +28,7 @@ def inspect(
     With --verify the sha256 of every group is computed again and held against what qwen3tts convert recorded; the exit
     code is 1 unless all are sound.
     """
-    from ..inspection import inspect_model, verify_model
+    from ..measure.inspection import inspect_model, verify_model
 
     if verify:
         _verify(verify_model(path), as_json)

@@ -35,7 +35,7 @@ from .console import (
 
 if TYPE_CHECKING:
     from ..tts import TTS, Utterance
-    from ..voice import Voice
+    from ..voice.voice import Voice
 
 __all__ = [
     "LayoutOption", "RefPadOption", "RefTextFileOption", "RefTextOption", "TextLayout", "VoiceOption", "XVectorOption",
@@ -123,7 +123,7 @@ def speak(
         raise OptionError("--speaker and --voice both say who speaks: give one")
     target = output_target(output)
     if save_voice is not None:
-        from ..voice_store import VoiceStore
+        from ..voice.store import VoiceStore
 
         VoiceStore(voices_folder(voices)).require_free(save_voice)
 
@@ -159,7 +159,7 @@ def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
     given = context.get_parameter_source("model")
     if (given is not None and given.name != "DEFAULT") or any(model.glob("*.gguf")):
         return model
-    from .. import nano
+    from ..model import nano
 
     folder = nano.folder()
     stderr.print(f"warning: no model in {model}/: nano speaks, which knows {nano.DOMAIN}", soft_wrap=True)
@@ -194,7 +194,7 @@ def chosen_voice(
                 "--ref-text, --ref-text-file, --ref-pad and --x-vector-only belong to a clip: name it with --voice"
             )
         return None
-    from ..voice_store import VoiceStore
+    from ..voice.store import VoiceStore
 
     store, clip = VoiceStore(voices_folder(voices)), Path(voice)
     looks_like_clip = clip.suffix or clip.parent != Path()
@@ -218,7 +218,8 @@ def clip_voice(
     quiet: bool,
 ) -> Voice:
     """The voice of a clip, with the transcript given, or lying beside it. Raises AudioError, TextError, OptionError."""
-    from ..voice import REFERENCE_PAD_SECONDS, Voice
+    from ..voice.clip import REFERENCE_PAD_SECONDS
+    from ..voice.voice import Voice
 
     if x_vector_only and (ref_text is not None or ref_text_file is not None):
         raise OptionError("--x-vector-only leaves the transcript out: say one or the other")
@@ -242,7 +243,7 @@ def clip_voice(
 
 
 def _with_words(voice: Voice | None, speaker: str | None, instruct: str | None) -> Voice | None:
-    from ..voice import Voice
+    from ..voice.voice import Voice
 
     if speaker is not None:
         voice = Voice.preset(speaker)
@@ -253,8 +254,8 @@ def _with_words(voice: Voice | None, speaker: str | None, instruct: str | None) 
 
 def _keep(tts: TTS, utterance: Utterance, text: str, name: str, voices: Path | None, quiet: bool) -> None:
     """The speech just made, as a reference for cloning with a Base model: what it said is known."""
-    from ..voice import Voice
-    from ..voice_store import VoiceStore
+    from ..voice.store import VoiceStore
+    from ..voice.voice import Voice
 
     kept = Voice.from_speech(utterance.codes, text, tts.codec_fingerprint)
     path = VoiceStore(voices_folder(voices)).save(name, kept)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import OptionError, TextError
-from ..verdict import Report, Subject, Thresholds
+from ..measure.verdict import Report, Subject, Thresholds
 from .console import (
     DEFAULT_MODELS,
     MmprojOption,
@@ -28,7 +28,7 @@ from .speaking import RefPadOption, RefTextFileOption, RefTextOption, VoiceOptio
 
 if TYPE_CHECKING:
     from ..tts import TTS
-    from ..voice import Voice
+    from ..voice.voice import Voice
 
 __all__ = ["verify"]
 
@@ -82,10 +82,10 @@ def verify(
         raise OptionError("--speaker and --voice both say who speaks: give one")
     lines = [*(text or []), *(_lines(texts) if texts is not None else [])]
 
-    from ..benchmark import plain_voice
+    from ..measure.benchmark import plain_voice
+    from ..measure.verification import TEXTS, compare
     from ..tts import SpeechOptions
-    from ..verification import TEXTS, compare
-    from ..voice import Voice
+    from ..voice.voice import Voice
 
     def choose(tts: TTS) -> Voice | None:
         if speaker is not None:

@@ -26,7 +26,7 @@ from .console import (
 from .speaking import RefPadOption, RefTextFileOption, RefTextOption, XVectorOption, clip_voice
 
 if TYPE_CHECKING:
-    from ..voice import Voice
+    from ..voice.voice import Voice
 
 __all__ = ["app"]
 
@@ -59,7 +59,7 @@ def create(
     speaker vector only those of the size that made it.
     """
     from ..tts import TTS
-    from ..voice_store import VoiceStore
+    from ..voice.store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
     store.require_free(name, overwrite=force)
@@ -75,7 +75,7 @@ def create(
 @app.command("list")
 def list_voices(voices: VoicesOption = None, as_json: JsonOption = False) -> None:
     """Tell which voices there are."""
-    from ..voice_store import VoiceStore
+    from ..voice.store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
     reports = []
@@ -102,7 +102,7 @@ def list_voices(voices: VoicesOption = None, as_json: JsonOption = False) -> Non
 @app.command()
 def show(name: NameArgument, voices: VoicesOption = None, as_json: JsonOption = False) -> None:
     """Tell what is kept of a voice."""
-    from ..voice_store import VoiceStore
+    from ..voice.store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
     report = {"name": name, "path": str(store.path(name)), **_report(store.load(name))}
@@ -118,7 +118,7 @@ def show(name: NameArgument, voices: VoicesOption = None, as_json: JsonOption = 
 @app.command()
 def delete(name: NameArgument, voices: VoicesOption = None) -> None:
     """Delete a voice."""
-    from ..voice_store import VoiceStore
+    from ..voice.store import VoiceStore
 
     VoiceStore(voices_folder(voices)).delete(name)
 
@@ -136,8 +136,8 @@ def mix(
 
     Codes and transcripts, which make in-context cloning, cannot be mixed and are left out.
     """
-    from ..voice_store import VoiceStore
-    from ..voice_store import mix as mixed
+    from ..voice.store import VoiceStore
+    from ..voice.store import mix as mixed
 
     store = VoiceStore(voices_folder(voices))
     kept = [store.load(name) for name in names]

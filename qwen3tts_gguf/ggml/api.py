@@ -253,6 +253,8 @@ backend_cpu_set_n_threads = function("ggml_backend_cpu_set_n_threads", None, c_v
 backend_graph_compute = function("ggml_backend_graph_compute", c_int, c_void_p, c_void_p)
 # ggml_backend_dev_t ggml_backend_dev_by_type(enum ggml_backend_dev_type type);
 backend_dev_by_type = function("ggml_backend_dev_by_type", c_void_p, c_int)
+# bool ggml_backend_dev_supports_op(ggml_backend_dev_t device, const struct ggml_tensor * op);
+backend_dev_supports_op = function("ggml_backend_dev_supports_op", c_bool, c_void_p, c_void_p)
 # ggml_backend_reg_t ggml_backend_dev_backend_reg(ggml_backend_dev_t device);
 backend_dev_backend_reg = function("ggml_backend_dev_backend_reg", c_void_p, c_void_p)
 # void * ggml_backend_reg_get_proc_address(ggml_backend_reg_t reg, const char * name);

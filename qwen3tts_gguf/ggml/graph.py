@@ -1,6 +1,6 @@
 """Networks as ggml graphs, written in NumPy's terms.
 
-    backend = Backend(n_threads=2)
+    backend = Backend(n_threads=2)                     # device.py
     weights = Weights(backend)
     w = weights.array(np.ones((3, 4), np.float32))     # [out, in]
     g = Graph(backend)
@@ -31,148 +31,14 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError
 from . import api
+from .device import Arena, Backend, Shape, Tensor, numpy_type
 from .types import GgmlType
 
-__all__ = ["REPACKED_TYPES", "Backend", "Graph", "Tensor", "Weights"]
+__all__ = ["Graph"]
 
-Shape = tuple[int, ...]
 CustomFunction = Callable[[NDArray[np.float32], int, int], None]
 
-_DTYPES: dict[GgmlType, Any] = {GgmlType.F32: np.float32, GgmlType.F16: np.float16, GgmlType.I32: np.int32}
-_TYPES = {np.dtype(dtype): type for type, dtype in _DTYPES.items()}
-REPACKED_TYPES = (GgmlType.Q4_0, GgmlType.Q4_K)  # setting any other type in the repack buffer crashes (ggml 0.25)
-_REPACKED_ROWS = 8
-_ALIGNMENT = 32
 _EVERY_THREAD = -1  # GGML_N_TASKS_MAX
-
-
-class Tensor:
-    """A node or leaf of a graph: a pointer to the C struct, the shape in NumPy order, the type."""
-
-    __slots__ = ("pointer", "shape", "type")
-
-    def __init__(self, pointer: int, shape: Shape, type: GgmlType = GgmlType.F32) -> None:
-        assert pointer, "ggml ran out of its node budget"
-        self.pointer, self.shape, self.type = pointer, shape, type
-
-    @property
-    def struct(self) -> api.TensorStruct:
-        return api.TensorStruct.from_address(self.pointer)
-
-    def __repr__(self) -> str:
-        return f"Tensor({list(self.shape)} {self.type.name})"
-
-
-class Backend:
-    """ggml's CPU backend with a number of threads."""
-
-    def __init__(self, n_threads: int) -> None:
-        self.pointer = api.backend_cpu_init()
-        if not self.pointer:
-            raise BackendError("ggml cannot start its CPU backend")
-        self.use_threads(n_threads)
-        self.plain_buffers: int = api.backend_cpu_buffer_type()
-        self.repack_buffers: int | None = _extra_buffer_type(b"CPU_REPACK")
-
-    def use_threads(self, n_threads: int) -> None:
-        """From the next computation on; results do not depend on it."""
-        api.backend_cpu_set_n_threads(self.pointer, n_threads)
-
-    def __del__(self) -> None:
-        if getattr(self, "pointer", None):
-            api.backend_free(self.pointer)
-
-
-def _extra_buffer_type(name: bytes) -> int | None:
-    device = api.backend_dev_by_type(api.DEVICE_TYPE_CPU)
-    registry = api.backend_dev_backend_reg(device)
-    address = api.backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
-    if not address:
-        return None
-    types = api.GetExtraBufferTypes(address)(device)
-    index = 0
-    while types and types[index]:
-        if api.backend_buft_name(types[index]) == name:
-            return int(types[index])
-        index += 1
-    return None
-
-
-class _Arena:
-    """A ggml context that holds tensor structs, not their data."""
-
-    def __init__(self, max_tensors: int, extra_bytes: int = 0) -> None:
-        size = api.tensor_overhead() * max_tensors + extra_bytes
-        self.pointer = api.init(api.InitParams(size, None, True))
-        if not self.pointer:
-            raise BackendError(f"no memory for a graph of {max_tensors} nodes")
-
-    def new(self, shape: Shape, type: GgmlType) -> Tensor:
-        ne = (ctypes.c_int64 * len(shape))(*reversed(shape))
-        return Tensor(api.new_tensor(self.pointer, type, len(shape), ne), shape, type)
-
-    def __del__(self) -> None:
-        if getattr(self, "pointer", None):
-            api.free(self.pointer)
-
-
-class Weights:
-    """Tensors that outlive graphs: mapped from a file, repacked for speed, or copied from an array."""
-
-    def __init__(self, backend: Backend, max_tensors: int = 1024) -> None:
-        self._backend = backend
-        self._arena = _Arena(max_tensors)
-        self._buffers: list[int] = []
-        self._kept: list[Any] = []
-
-    def mapped(self, blocks: NDArray[np.uint8], shape: Shape, type: GgmlType) -> Tensor:
-        """The bytes where they lie (kept alive); copied only when not aligned, which a GGUF file's tensors are."""
-        assert blocks.nbytes == prod(shape[:-1]) * type.row_bytes(shape[-1]), (shape, type, blocks.nbytes)
-        blocks = _aligned(blocks)
-        tensor = self._arena.new(shape, type)
-        buffer = api.backend_cpu_buffer_from_ptr(blocks.ctypes.data, blocks.nbytes)
-        self._place(tensor, buffer, blocks.ctypes.data)
-        self._kept.append(blocks)
-        return tensor
-
-    def repacks(self, shape: Shape, type: GgmlType) -> bool:
-        """Whether ggml has a faster layout for a matrix [out, in] of this type on this machine."""
-        repackable = type in REPACKED_TYPES and len(shape) == 2 and shape[0] % _REPACKED_ROWS == 0
-        return repackable and self._backend.repack_buffers is not None
-
-    def repacked(self, blocks: NDArray[np.uint8], shape: Shape, type: GgmlType) -> Tensor:
-        """A copy in that layout, for `Graph.linear` alone."""
-        assert self.repacks(shape, type), (shape, type)
-        tensor = self._arena.new(shape, type)
-        size = api.backend_buft_get_alloc_size(self._backend.repack_buffers, tensor.pointer)
-        buffer = api.backend_buft_alloc_buffer(self._backend.repack_buffers, size)
-        if not buffer:
-            raise BackendError(f"no memory for {size} bytes of weights")
-        self._place(tensor, buffer, api.backend_buffer_get_base(buffer))
-        api.backend_tensor_set(tensor.pointer, blocks.ctypes.data, 0, blocks.nbytes)
-        return tensor
-
-    def empty(self, shape: Shape, dtype: Any) -> tuple[Tensor, NDArray[Any]]:
-        """A tensor and its memory, to be filled."""
-        n_bytes = prod(shape) * np.dtype(dtype).itemsize
-        room = np.empty(n_bytes + _ALIGNMENT, np.uint8)
-        start = -room.ctypes.data % _ALIGNMENT
-        memory = room[start : start + n_bytes]
-        return self.mapped(memory, shape, _TYPES[np.dtype(dtype)]), memory.view(dtype).reshape(shape)
-
-    def array(self, values: NDArray[Any]) -> Tensor:
-        """A float32, float16 or int32 array, kept as it is."""
-        flat = np.ascontiguousarray(values).reshape(-1)
-        return self.mapped(flat.view(np.uint8), values.shape, _TYPES[values.dtype])
-
-    def _place(self, tensor: Tensor, buffer: int, address: int) -> None:
-        self._buffers.append(buffer)
-        if api.backend_tensor_alloc(buffer, tensor.pointer, address) != api.STATUS_SUCCESS:
-            raise BackendError(f"ggml cannot place a weight of shape {list(tensor.shape)}")
-
-    def __del__(self) -> None:
-        for buffer in getattr(self, "_buffers", ()):
-            api.backend_buffer_free(buffer)
 
 
 class Graph:
@@ -180,8 +46,8 @@ class Graph:
 
     def __init__(self, backend: Backend, max_nodes: int = 4096, max_inputs: int = 256) -> None:
         self._backend = backend
-        self._leaves = _Arena(max_inputs)
-        self._nodes = _Arena(max_nodes + max_inputs, api.graph_overhead_custom(max_nodes, False))
+        self._leaves = Arena(max_inputs)
+        self._nodes = Arena(max_nodes + max_inputs, api.graph_overhead_custom(max_nodes, False))
         self._graph = api.new_graph_custom(self._nodes.pointer, max_nodes, False)
         self._leaf_buffer: int | None = None
         self._allocator: int | None = None
@@ -225,7 +91,7 @@ class Graph:
         """Each part is a graph of some of the nodes, whose memory they have by now."""
         bounds = [0, *self._cuts, api.graph_n_nodes(self._graph)]
         spans = list(pairwise(bounds))
-        self._parts_arena = _Arena(0, sum(api.graph_overhead_custom(end - start, False) for start, end in spans))
+        self._parts_arena = Arena(0, sum(api.graph_overhead_custom(end - start, False) for start, end in spans))
         self._parts = [api.new_graph_custom(self._parts_arena.pointer, end - start, False) for start, end in spans]
         for part, (start, end) in zip(self._parts, spans, strict=True):
             for i in range(start, end):
@@ -244,7 +110,7 @@ class Graph:
             return known
         data = x.struct.data
         memory = (ctypes.c_uint8 * (prod(x.shape) * x.type.block_bytes)).from_address(data)
-        values: NDArray[Any] = np.ctypeslib.as_array(memory).view(_DTYPES[x.type]).reshape(x.shape)
+        values: NDArray[Any] = np.ctypeslib.as_array(memory).view(numpy_type(x.type)).reshape(x.shape)
         self._arrays[x.pointer] = values
         return values
 
@@ -506,17 +372,6 @@ class Graph:
         arguments, address = (ctypes.c_void_p * 1)(x.pointer), ctypes.cast(callback, ctypes.c_void_p)
         node = api.custom_4d(self._nodes.pointer, GgmlType.F32, *_ne(shape), arguments, 1, address, n_tasks, None)
         return self._node(node, shape)
-
-
-def _aligned(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    offset = -blocks.ctypes.data % _ALIGNMENT
-    if not offset:
-        return blocks
-    room = np.empty(blocks.nbytes + _ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT
-    copy = room[start : start + blocks.nbytes]
-    copy[:] = blocks
-    return copy
 
 
 def _repeats(shape: Shape, whole: Shape) -> bool:

@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ggml.graph import Backend, Graph, Tensor, Weights
+from ..ggml.device import Backend, Tensor, Weights
+from ..ggml.graph import Graph
 from ..ggml.types import GgmlType
-from ..winograd import TILE, mixes
 from .layers import WeightLoader, causal_windows, row_by_row
+from .winograd import TILE, mixes
 
 __all__ = ["FRAMES_AT_ONCE", "CausalGraph", "CausalLoader", "Conv", "Memory", "PointConv", "ResidualUnit", "Snake"]
 

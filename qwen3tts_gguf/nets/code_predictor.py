@@ -24,12 +24,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ggml.graph import Backend, Graph, Tensor, Weights
+from ..ggml.device import Backend, Tensor, Weights
+from ..ggml.graph import Graph
 from ..ggml.types import GgmlType
-from ..model_files import MmprojFile
-from ..sampling import Sampling
-from ..schema import N_CODEBOOKS, CodePredictorConfig
+from ..model.files import MmprojFile
+from ..model.schema import N_CODEBOOKS, CodePredictorConfig
 from .layers import WeightLoader, require_numbers, row_by_row, stacked_linear, table_rows
+from .sampling import Sampling
 
 __all__ = ["CodePredictor", "Frame"]
 

@@ -31,12 +31,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codes import check_codes
-from ..ggml.graph import Backend, Tensor, Weights
+from ..ggml.device import Backend, Tensor, Weights
 from ..ggml.types import GgmlType
-from ..model_files import MmprojFile
-from ..schema import N_CODEBOOKS, CodecDecoderConfig
+from ..model.files import MmprojFile
+from ..model.schema import N_CODEBOOKS, CodecDecoderConfig
 from .causal import FRAMES_AT_ONCE, CausalGraph, CausalLoader, Conv, Memory, ResidualUnit, Snake
+from .codes import check_codes
 from .layers import WeightLoader, require_numbers, stacked_linear
 
 __all__ = ["CodecDecoder", "CodecState"]

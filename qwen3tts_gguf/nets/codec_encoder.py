@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 
 from ..audio import MAX_SECONDS, sample_problem
 from ..errors import AudioError
-from ..ggml.graph import Backend, Graph, Tensor, Weights
+from ..ggml.device import Backend, Tensor, Weights
+from ..ggml.graph import Graph
 from ..ggml.types import GgmlType
-from ..model_files import MmprojFile
-from ..schema import N_CODEBOOKS, SAMPLE_RATE_HZ
+from ..model.files import MmprojFile
+from ..model.schema import N_CODEBOOKS, SAMPLE_RATE_HZ
 from .layers import WeightLoader, causal_windows, require_numbers
 
 __all__ = ["CodecEncoder"]

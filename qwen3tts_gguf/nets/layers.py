@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelFileError
-from ..ggml.graph import Graph, Tensor, Weights
+from ..ggml.device import Tensor, Weights
+from ..ggml.graph import Graph
 from ..ggml.rows import as_float16, dequantize_rows
 from ..ggml.types import GgmlType
-from ..gguf_file import GgufFile, TensorInfo
-from ..integrity import require_finite
-from ..schema import Shape
+from ..model.gguf_file import GgufFile, TensorInfo
+from ..model.integrity import require_finite
+from ..model.schema import Shape
 
 __all__ = ["WeightLoader", "causal_windows", "require_numbers", "row_by_row", "stacked_linear", "table_rows"]
 
@@ -60,7 +61,7 @@ class WeightLoader:
         return self._weights.mapped(self._file.blocks(info.name), info.shape, info.type)
 
     def matrix(self, name: str) -> Tensor:
-        """A matrix [out, in] to multiply with; repacked where that is faster."""
+        """A matrix [out, in] to multiply with, in the backend's placement for it."""
         info = self._info(name)
         return self._matrix(info.name, self._file.blocks(info.name), info.shape, info.type)
 
@@ -87,10 +88,9 @@ class WeightLoader:
         return [self._matrix(info.name, blocks, info.shape[1:], info.type) for blocks in parts]
 
     def _matrix(self, name: str, blocks: NDArray[np.uint8], shape: Shape, type: GgmlType) -> Tensor:
-        if not self._weights.repacks(shape, type):
-            return self._weights.mapped(blocks, shape, type)
-        tensor = self._weights.repacked(blocks, shape, type)
-        self._file.release(name)
+        tensor = self._weights.matrix(blocks, shape, type)
+        if tensor.placement:  # copied
+            self._file.release(name)
         return tensor
 
     def conv(self, name: str, dtype: Any = None) -> Tensor:

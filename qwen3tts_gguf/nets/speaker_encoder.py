@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError
-from ..ggml.graph import Backend, Graph, Tensor, Weights
+from ..ggml.device import Backend, Tensor, Weights
+from ..ggml.graph import Graph
 from ..ggml.types import GgmlType
-from ..mel import HOP
-from ..model_files import MmprojFile
-from ..schema import SAMPLE_RATE_HZ
+from ..model.files import MmprojFile
+from ..model.schema import SAMPLE_RATE_HZ
 from .layers import WeightLoader, require_numbers
+from .mel import HOP
 
 __all__ = ["SpeakerEncoder"]
 

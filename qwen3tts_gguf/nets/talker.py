@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError
-from ..ggml.graph import REPACKED_TYPES
 from ..ggml.types import GgmlType
-from ..gguf_file import GgufFile
-from ..integrity import require_finite
-from ..model_files import TalkerFile
-from ..schema import CODEC_VOCABULARY, TALKER_ARCHITECTURE, TalkerConfig
+from ..model.files import TalkerFile
+from ..model.gguf_file import GgufFile
+from ..model.integrity import require_finite
+from ..model.schema import CODEC_VOCABULARY, TALKER_ARCHITECTURE, TalkerConfig
 from .layers import require_numbers, table_rows
 
 __all__ = ["Talker", "TalkerOutput", "TalkerSequence"]
@@ -134,7 +133,7 @@ class Talker:
 def _load_model(file: GgufFile, config: TalkerConfig) -> Any:
     # llama.cpp maps the file and reads all of it in: also the token table, which it never looks at since it is
     # given embeddings (165 MB of the 0.6B at Q8_0), and the matrices it copies into a faster layout.
-    unused = [info.name for info in file.tensors.values() if info.name == _TABLE or info.type in REPACKED_TYPES]
+    unused = [_TABLE]
     next_release = 0.0
 
     @llama_cpp.llama_progress_callback  # type: ignore[untyped-decorator]
@@ -147,6 +146,7 @@ def _load_model(file: GgufFile, config: TalkerConfig) -> Any:
 
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
+    params.use_extra_bufts = False  # AMX crashes in some builds
     params.kv_overrides = _without_tokenizer(config.vocabulary)
     params.progress_callback = on_progress
     model = llama_cpp.llama_model_load_from_file(str(file.path).encode(), params)

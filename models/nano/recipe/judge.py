@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3tts_gguf.mel import log_mel
+from qwen3tts_gguf.nets.mel import log_mel
 
 _SHRINKAGE = 0.3
 

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 
 from qwen3tts_convert import convert
 from qwen3tts_gguf import TTS, SpeechOptions
-from qwen3tts_gguf.verdict import Report
-from qwen3tts_gguf.verification import compare
+from qwen3tts_gguf.measure.verdict import Report
+from qwen3tts_gguf.measure.verification import compare
 
 TYPES = ("f32", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0")
 _ROOT = Path(__file__).parents[3]

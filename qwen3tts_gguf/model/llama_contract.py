@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from .errors import ModelFileError
+from ..errors import ModelFileError
 from .gguf_file import GgufFile
 from .schema import TALKER_ARCHITECTURE, TalkerConfig
 

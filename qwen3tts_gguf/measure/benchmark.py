@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BackendError, OptionError
-from .ggml.library import function
-from .gguf_file import GgufFile
-from .model_files import ModelFiles
-from .prompt import Layout
-from .schema import SAMPLE_RATE_HZ
-from .tts import TTS, SpeechOptions, Utterance
-from .voice import Voice
+from ..errors import BackendError, OptionError
+from ..ggml.library import function
+from ..model.files import ModelFiles
+from ..model.gguf_file import GgufFile
+from ..model.schema import SAMPLE_RATE_HZ
+from ..speech.prompt import Layout
+from ..tts import TTS, SpeechOptions, Utterance
+from ..voice.voice import Voice
 
 __all__ = [
     "FRAME_PARTS",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import ModelFileError
+from ..errors import ModelFileError
 
 __all__ = ["DOMAIN", "NAME", "folder", "resolved"]
 
@@ -15,7 +15,7 @@ NAME = "nano"
 """What stands for it where a path is asked for."""
 DOMAIN = "English numbers, times, dates and short commands, some two hundred words"
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _PLACES = (_PACKAGE / "nano_model", _PACKAGE.parent / "models" / NAME)  # in an installed package; in a checkout
 
 

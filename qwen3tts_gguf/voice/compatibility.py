@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError, QualityWarning
-from .model_files import ModelFiles
-from .schema import MODEL_TYPES
-from .vocabulary import AUTO, Vocabulary
-from .voice import Voice, codec_fingerprint, speaker_fingerprint
+from ..errors import OptionError, QualityWarning
+from ..model.files import ModelFiles
+from ..model.schema import MODEL_TYPES
+from ..model.vocabulary import AUTO, Vocabulary
+from .encoder import codec_fingerprint, speaker_fingerprint
+from .voice import Voice
 
 __all__ = ["BASE", "CUSTOM_VOICE", "VOICE_DESIGN", "Casting", "Part"]
 

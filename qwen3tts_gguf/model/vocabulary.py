@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import ModelFileError, OptionError
+from ..errors import ModelFileError, OptionError
 from .gguf_file import GgufFile
 from .schema import CODEC_VOCABULARY, Key
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from .errors import OptionError
+from ..errors import OptionError
 from .prompt import Layout
 
 __all__ = ["SpeechOptions"]

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .schema import SAMPLE_RATE_HZ
+from ..model.schema import SAMPLE_RATE_HZ
 
 __all__ = ["HOP", "log_mel"]
 

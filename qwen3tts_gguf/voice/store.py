@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import VoiceError
+from ..errors import VoiceError
 from .voice import Voice
 
 __all__ = ["SUFFIX", "VoiceStore", "mix"]

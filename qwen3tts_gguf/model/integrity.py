@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import ModelFileError
-from .ggml.finite import is_finite
+from ..errors import ModelFileError
+from ..ggml.finite import is_finite
 from .gguf_file import GgufFile
 from .schema import Key
 from .tensor_groups import GroupDigests, group_of

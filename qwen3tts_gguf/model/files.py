@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import ModelFileError
+from ..ggml.types import GgmlType
 from . import nano, schema
-from .errors import ModelFileError
-from .generation import GenerationDefaults
 from .geometry import Config, problem
-from .ggml.types import GgmlType
 from .gguf_file import GgufFile
 from .llama_contract import check_for_llama_cpp
+from .sampling_defaults import GenerationDefaults
 from .schema import (
     CodecDecoderConfig,
     CodecEncoderConfig,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import unicodedata
 import warnings
 
-from .errors import QualityWarning, TextError
+from ..errors import QualityWarning, TextError
 
 __all__ = ["spoken_text"]
 

@@ -23,10 +23,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import TextError
-from .nets.talker import Talker
-from .tokenizer import Tokenizer
-from .vocabulary import Vocabulary
+from ..errors import TextError
+from ..model.tokenizer import Tokenizer
+from ..model.vocabulary import Vocabulary
+from ..nets.talker import Talker
 
 __all__ = ["Layout", "Prompt", "PromptBuilder", "Reference"]
 

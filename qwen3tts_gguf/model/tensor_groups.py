@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from .ggml.types import GgmlType
+from ..ggml.types import GgmlType
 
 __all__ = ["GroupDigests", "group_of"]
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .errors import VoiceError
-from .schema import N_CODEBOOKS
-from .whole_file import whole_file
+from ..errors import VoiceError
+from ..model.schema import N_CODEBOOKS
+from ..whole_file import whole_file
 
 __all__ = ["read_voice_file", "write_voice_file"]
 

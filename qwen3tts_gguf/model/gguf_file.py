@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ModelFileError
-from .ggml.types import GgmlType
+from ..errors import ModelFileError
+from ..ggml.types import GgmlType
 
 __all__ = ["GgufFile", "TensorInfo"]
 

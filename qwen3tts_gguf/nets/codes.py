@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CodesError
-from .schema import N_CODEBOOKS
+from ..errors import CodesError
+from ..model.schema import N_CODEBOOKS
 
 __all__ = ["check_codes", "read_codes"]
 

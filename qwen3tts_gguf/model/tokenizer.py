@@ -9,7 +9,7 @@ from __future__ import annotations
 import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
-from .errors import ModelFileError, TextError
+from ..errors import ModelFileError, TextError
 from .gguf_file import GgufFile
 
 __all__ = ["Tokenizer"]

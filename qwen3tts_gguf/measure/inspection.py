@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import nano
-from .gguf_file import GgufFile
-from .integrity import NOT_RECORDED, SOUND, verify_tensors
-from .model_files import MmprojFile, ModelFiles, TalkerFile
-from .schema import TALKER_ARCHITECTURE, Key
-from .vocabulary import Vocabulary
+from ..model import nano
+from ..model.files import MmprojFile, ModelFiles, TalkerFile
+from ..model.gguf_file import GgufFile
+from ..model.integrity import NOT_RECORDED, SOUND, verify_tensors
+from ..model.schema import TALKER_ARCHITECTURE, Key
+from ..model.vocabulary import Vocabulary
 
 __all__ = ["inspect_model", "verify_model"]
 

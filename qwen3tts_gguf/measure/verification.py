@@ -24,16 +24,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio import read_audio
+from ..errors import ModelFileError, TextError
+from ..model.files import ModelFiles
+from ..model.gguf_file import GgufFile
+from ..model.schema import CODEC_VOCABULARY, N_CODEBOOKS, SAMPLE_RATE_HZ, Key, Shape
+from ..tts import TTS, SpeechOptions
+from ..voice.clip import MAX_REFERENCE_SECONDS
+from ..voice.voice import Voice
 from .agreement import cosine, divergence, rank, snr_db
-from .audio import read_audio
 from .benchmark import plain_voice, weight_types
-from .errors import ModelFileError, TextError
-from .gguf_file import GgufFile
-from .model_files import ModelFiles
-from .schema import CODEC_VOCABULARY, N_CODEBOOKS, SAMPLE_RATE_HZ, Key, Shape
-from .tts import TTS, SpeechOptions
 from .verdict import Codebook, Report, Spoken, Subject
-from .voice import MAX_REFERENCE_SECONDS, Voice
 
 __all__ = ["TEXTS", "compare"]
 

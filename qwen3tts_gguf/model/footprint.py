@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from .errors import BackendError
-from .ggml.types import GgmlType
+from ..errors import BackendError
+from ..ggml.types import GgmlType
+from .files import ModelFiles
 from .gguf_file import GgufFile
-from .model_files import ModelFiles
 
 __all__ = ["available_bytes", "needed_bytes", "require_room"]
 

@@ -1,0 +1,1 @@
+"""Speaking: lanes, threads and the nets behind one thread."""

@@ -1,0 +1,1 @@
+"""What a model costs, what quantizing changed, and what a file holds."""

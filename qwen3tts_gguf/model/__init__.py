@@ -1,0 +1,1 @@
+"""The two GGUF files: found, checked against their contract, and opened."""

@@ -1,0 +1,114 @@
+"""Makes voices of reference clips: the speaker encoder and the codec encoder, and whose work a voice is."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio import sample_problem
+from ..errors import AudioError, OptionError
+from ..ggml.device import Backend
+from ..ggml.types import GgmlType
+from ..model.files import MmprojFile
+from ..model.schema import SAMPLE_RATE_HZ
+from ..nets.codec_encoder import CodecEncoder
+from ..nets.mel import log_mel
+from ..nets.speaker_encoder import SpeakerEncoder
+from .clip import MAX_REFERENCE_SECONDS, REFERENCE_PAD_SECONDS, SILENCE, check_fit, check_level, windowed
+from .voice import Voice
+
+__all__ = ["VoiceEncoder", "codec_fingerprint", "speaker_fingerprint"]
+
+
+class VoiceEncoder:
+    """The nets that listen to references, loaded when first used: speaking with a kept voice never loads them.
+
+    Usable from several threads, with a backend that nothing else computes on.
+    """
+
+    def __init__(self, model: MmprojFile, backend: Backend) -> None:
+        self._model, self._backend = model, backend
+        self._speaker_encoder: SpeakerEncoder | None = None
+        self._codec_encoder: CodecEncoder | None = None
+        self._turn = threading.Lock()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether an encoder is in memory."""
+        return self._speaker_encoder is not None or self._codec_encoder is not None
+
+    def encode(
+        self,
+        samples: NDArray[np.float32],
+        *,
+        transcript: str | None = None,
+        pad_seconds: float = REFERENCE_PAD_SECONDS,
+    ) -> Voice:
+        """samples [n] at 24 kHz -> Voice. Raises AudioError, OptionError; warns of what will not sound well."""
+        if samples.ndim != 1:
+            raise AudioError(f"the reference must be one channel of samples [n], not {list(samples.shape)}")
+        if problem := sample_problem(samples):
+            raise AudioError(f"the reference {problem}")
+        if not len(samples) or not np.abs(samples - samples.mean()).max() > SILENCE:
+            raise AudioError("the reference is silent")
+        if not 0 <= pad_seconds <= MAX_REFERENCE_SECONDS:
+            raise OptionError(f"pad_seconds must lie in 0..{MAX_REFERENCE_SECONDS:.0f}, not {pad_seconds}")
+        transcript = transcript.strip() if transcript else None
+        samples, transcript = windowed(samples, SAMPLE_RATE_HZ, transcript)
+        check_level(samples)
+        if transcript:
+            check_fit(len(samples) / SAMPLE_RATE_HZ, transcript)
+        padded = np.pad(samples, (0, round(pad_seconds * SAMPLE_RATE_HZ)))
+        return Voice(
+            speaker=self._speaker_vector(samples),
+            codes=self.encode_codes(padded) if transcript else None,
+            transcript=transcript,
+            codec=codec_fingerprint(self._model) if transcript else "",
+            speaker_encoder=speaker_fingerprint(self._model),
+        )
+
+    def encode_codes(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
+        """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises OptionError without a codec encoder."""
+        if self._model.encoder is None:
+            raise OptionError(
+                f"{self._model.file.path.name} has no codec encoder, as llama.cpp's converter writes it: convert the "
+                "checkpoint with qwen3tts convert; cloning without a transcript needs none"
+            )
+        with self._turn:
+            if self._codec_encoder is None:
+                self._codec_encoder = CodecEncoder(self._model, self._backend)
+            return self._codec_encoder.encode(samples)
+
+    def _speaker_vector(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._model.speaker_encoder is None:
+            raise OptionError(
+                "this model cannot clone: it has no speaker encoder; use a Base model, or speak with a preset "
+                "(--speaker) of a CustomVoice model, or a description (--instruct) for a VoiceDesign model"
+            )
+        mel = log_mel(samples, self._model.speaker_encoder.n_mels)
+        with self._turn:
+            if self._speaker_encoder is None:
+                self._speaker_encoder = SpeakerEncoder(self._model, self._backend)
+            return self._speaker_encoder.encode(mel)
+
+
+def codec_fingerprint(model: MmprojFile) -> str:
+    """The same for every pair with this codec, whatever its size and type: of the semantic codebook, as F16.
+
+    Empty where that is quantized, as llama.cpp's converter does at q8_0: then nothing can be told.
+    """
+    name = "a.gen.wav.quant.first.codebook.weight"
+    if model.file.info(name).type not in (GgmlType.F32, GgmlType.F16):
+        return ""
+    codebook = model.file.array(name).astype(np.float16)
+    return hashlib.sha256(codebook.tobytes()).hexdigest()[:16]
+
+
+def speaker_fingerprint(model: MmprojFile) -> str:
+    """The same for every pair with this speaker encoder, whatever its type; empty without one."""
+    if model.speaker_encoder is None:
+        return ""
+    return hashlib.sha256(model.file.blocks("mm.a.fc.bias").tobytes()).hexdigest()[:16]

@@ -1,0 +1,124 @@
+"""A voice: who speaks. What of a reference clip the talker needs, a preset of the model, or a description.
+
+A clip gives up to two things. Its speaker vector tells who speaks; it fits models of one size. Its codes, with the
+words said in it, let the talker go on as that speaker (in-context cloning), which sounds closer; they fit every model
+with the same codec. `VoiceEncoder` makes both, and is the only one that needs the encoders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio import origin, read_audio, resample
+from ..errors import AudioError, OptionError
+from .clip import REFERENCE_PAD_SECONDS, windowed
+from .file import read_voice_file, write_voice_file
+
+__all__ = ["Voice"]
+
+_FRAME_RATE_HZ = 12.5
+
+
+class _Encodes(Protocol):
+    def encode(self, samples: NDArray[np.float32], *, transcript: str | None, pad_seconds: float) -> Voice: ...
+
+
+class _HasVoiceEncoder(Protocol):
+    @property
+    def voice_encoder(self) -> _Encodes: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """Who speaks. Made by `from_audio`, `preset` or `design`; `VoiceStore` saves it under a name."""
+
+    speaker: NDArray[np.float32] | None = None
+    """The speaker vector [hidden] of a clip, for models of one size."""
+    codes: NDArray[np.int32] | None = None
+    """The codec codes [frames, 16] of a clip."""
+    transcript: str | None = None
+    """What is said in it; there are codes exactly when there is a transcript."""
+    preset_name: str | None = None
+    """One of the model's own speakers."""
+    instruct: str | None = None
+    """How to speak, or for a VoiceDesign model, who."""
+    language: str | None = None
+    """Taken when an utterance names none."""
+    codec: str = ""
+    """Fingerprint of the codec the codes are of."""
+    speaker_encoder: str = ""
+    """Fingerprint of the encoder the speaker vector is of."""
+    clip_sha256: str = ""
+    """Of the clip's file, or of the samples given."""
+    clip_rate_hz: int = 0
+    """The clip's own sample rate."""
+
+    @classmethod
+    def from_audio(
+        cls,
+        audio: str | Path | NDArray[np.float32],
+        tts: _HasVoiceEncoder,
+        *,
+        transcript: str | None = None,
+        rate_hz: int | None = None,
+        pad_seconds: float = REFERENCE_PAD_SECONDS,
+    ) -> Voice:
+        """The voice of a clip: a file libsndfile reads, or mono samples [n] with their `rate_hz`.
+
+        transcript: what is said in the clip, for in-context cloning; without it the speaker vector alone is used.
+        tts: the model that will speak. Raises AudioError, or OptionError for a model without the encoders.
+        """
+        if isinstance(audio, np.ndarray):
+            if rate_hz is None:
+                raise OptionError("samples need their sample rate: pass rate_hz")
+            samples = resample(audio.astype(np.float32), rate_hz)
+            sha256 = hashlib.sha256(audio.tobytes()).hexdigest()
+        else:
+            samples = read_audio(Path(audio))
+            rate_hz, sha256 = origin(Path(audio))
+        voice = tts.voice_encoder.encode(samples, transcript=transcript, pad_seconds=pad_seconds)
+        return replace(voice, clip_rate_hz=rate_hz, clip_sha256=sha256)
+
+    @classmethod
+    def from_speech(cls, codes: NDArray[np.int32], text: str, codec: str) -> Voice:
+        """The voice of a speech just made, as a designed one, for in-context cloning with a Base model.
+
+        codes, text: what was said, `Utterance.codes`, and from what. codec: `TTS.codec_fingerprint`.
+        """
+        if not len(codes):
+            raise AudioError("nothing was said that could be kept as a voice")
+        codes, transcript = windowed(codes, _FRAME_RATE_HZ, text.strip())
+        return cls(codes=codes, transcript=transcript, codec=codec)
+
+    @classmethod
+    def preset(cls, name: str, *, instruct: str | None = None) -> Voice:
+        """One of a CustomVoice model's speakers, by its name in any case."""
+        return cls(preset_name=name.strip().lower(), instruct=instruct)
+
+    @classmethod
+    def design(cls, description: str) -> Voice:
+        """A voice a VoiceDesign model makes up from words."""
+        return cls(instruct=description)
+
+    def save(self, path: str | Path) -> None:
+        """Keep the voice in a small file. Raises VoiceError."""
+        write_voice_file(Path(path), vars(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Voice:
+        """A voice that was saved. Raises VoiceError."""
+        return cls(**read_voice_file(Path(path)))
+
+    @property
+    def is_clone(self) -> bool:
+        return self.speaker is not None or self.codes is not None
+
+    def without_codes(self) -> Voice:
+        """The speaker vector alone."""
+        return replace(self, codes=None, transcript=None, codec="")
