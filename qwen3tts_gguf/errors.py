@@ -8,15 +8,17 @@
     ├── OptionError          an option this model does not know or cannot follow
     ├── CodesError           codec codes of the wrong shape, type or range
     ├── VoiceError           a saved voice: missing, damaged, or not to be kept under that name
-    ├── NoEndOfSpeech        the model went on and on; has what it said with it
+    ├── NoEndOfSpeech        the model did not end the speech; carries what was generated
     └── BackendError         llama.cpp or ggml refused: out of memory, an unsupported build
 
-Every message says what was wrong, where, and what to do about it, in one line a person can act on. What works but will
-not sound as it could is a QualityWarning.
+Every message is one line: what is wrong, and where. `hint` is what to do about it, in the library's terms; no message
+names a flag of the command line, which adds its own. What works but could sound better is a `Note`: data on the voice
+or utterance it belongs to, never `warnings.warn`, which is shared by the whole process.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ __all__ = [
     "Error",
     "ModelFileError",
     "NoEndOfSpeech",
+    "Note",
     "OptionError",
     "QualityWarning",
     "TextError",
@@ -39,7 +42,28 @@ __all__ = [
 
 
 class Error(Exception):
-    """Base of everything this library raises on purpose."""
+    """Base of everything this library raises on purpose.
+
+    hint: what to do about it, one sentence, or empty. `str(error)` is the message followed by the hint.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message, self.hint = message, hint
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint}" if self.hint else self.message
+
+
+@dataclass(frozen=True)
+class Note:
+    """Speech is possible, but something about it could be better. hint: what to change, one sentence, or empty."""
+
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint}" if self.hint else self.message
 
 
 class ModelFileError(Error):
@@ -71,18 +95,21 @@ class VoiceError(Error):
 
 
 class NoEndOfSpeech(Error):
-    """The model never said that the speech is over; what it did say is here, the last attempt's if there were several.
+    """The model did not end the speech within its budget, or went silent or into a loop.
 
-    samples: float32 [n] in [-1, 1] at 24 kHz. codes: int32 [frames, 16]. seed: says the same again.
+    samples: what was generated, of the last attempt if there were several: float32 [n] in [-1, 1] at 24 kHz. codes: the
+    same as int32 [frames, 16]. seed: generates the same again.
     """
 
-    def __init__(self, message: str, samples: NDArray[np.float32], codes: NDArray[np.int32], seed: int) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, samples: NDArray[np.float32], codes: NDArray[np.int32], seed: int, *, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.samples, self.codes, self.seed = samples, codes, seed
 
 
 class QualityWarning(UserWarning):
-    """Speech will be made, but not as good as it could be; the message says what to change."""
+    """Being replaced by `Note`."""
 
 
 class BackendError(Error):

@@ -104,6 +104,14 @@ class Graph:
             if api.backend_graph_compute(self._backend.pointer, part) != api.STATUS_SUCCESS:
                 raise BackendError("ggml failed to compute a graph")
 
+    def set(self, x: Tensor, values: Any) -> None:
+        """Give an input its value: an array of its shape, or anything NumPy can broadcast to it."""
+        self.array(x)[...] = values
+
+    def get(self, x: Tensor) -> NDArray[Any]:
+        """A copy of the value of an input or output."""
+        return self.array(x).copy()
+
     def array(self, x: Tensor) -> NDArray[Any]:
         """The memory of an input or output as an array of its shape."""
         if (known := self._arrays.get(x.pointer)) is not None:
