@@ -51,7 +51,7 @@ class Mailbox:
         self._pieces: deque[Piece] = deque()
         self._n_frames = 0
         self._ending: Ending | None = None
-        self._listener: Callable[[], None] | None = None
+        self._listener: Callable[[], object] | None = None
 
     @property
     def is_full(self) -> bool:
@@ -105,7 +105,7 @@ class Mailbox:
             self._on_room()
         return piece
 
-    def listen(self, listener: Callable[[], None]) -> None:
+    def listen(self, listener: Callable[[], object]) -> None:
         """Have `listener` called, from the engine's threads, whenever `poll` has something new."""
         self._listener = listener
 
