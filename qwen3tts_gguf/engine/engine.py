@@ -170,7 +170,7 @@ class Engine:
 
     def _load(self, files: ModelFiles) -> None:
         plan = self.plan
-        self._talker = Talker(files.talker, plan.threads.all, buffers=plan.talker)  # llama.cpp reads its file meanwhile
+        self._talker = Talker(files.talker, plan.threads.all, plan.talker)  # llama.cpp reads its file meanwhile
         self._predictor_backend = Backend(plan.threads.all, plan.predictor)
         self._codec_backend = Backend(plan.threads.all, plan.codec_placements)
         self._predictor = CodePredictor(files.mmproj, self._predictor_backend)
@@ -227,10 +227,9 @@ class Engine:
         prompt = lane.request.prompt
         lane.sequence = self._talker.open()
         started = time.perf_counter()
-        n_kept, slices = lane.sequence.begin(prompt.embeddings, prompt.n_shared)
-        lane.slices.extend(slices)
+        lane.slices.extend(lane.sequence.start(prompt.embeddings, prompt.n_shared))
         lane.next_row = prompt.embeddings[-1]
-        lane.timings.prompt_positions, lane.timings.prompt_kept = len(prompt.embeddings), n_kept
+        lane.timings.prompt_positions, lane.timings.prompt_kept = len(prompt.embeddings), lane.sequence.n_kept
         lane.timings.prompt += time.perf_counter() - started
         self._decoding = self._codec_thread.submit(self._prime, lane)
 
@@ -247,11 +246,12 @@ class Engine:
         self._talker.use_threads(self._n_threads())
         outputs = self._talker.step([(lane.sequence, lane.next_row) for lane in lanes])  # type: ignore[misc]
         talked = time.perf_counter()
-        going = [
-            (lane, output.hidden, code0)
-            for lane, output in zip(lanes, outputs, strict=True)
-            if (code0 := lane.choose(output.logits)) is not None
-        ]
+        going = []
+        for lane, output in zip(lanes, outputs, strict=True):
+            if output.problem is not None:
+                lane.mailbox.end(Ending(error=output.problem))
+            elif (code0 := lane.choose(output.logits)) is not None:
+                going.append((lane, output.hidden, code0))
         if going:
             frames = self._predictor.predict(
                 np.stack([hidden for _, hidden, _ in going]),

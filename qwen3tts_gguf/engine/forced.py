@@ -32,8 +32,7 @@ def teacher_forced(engine: Engine, request: Request, codes: NDArray[np.int32]) -
         talker.use_threads(engine.plan.threads.all)
         sequence = talker.open()
         try:
-            _, slices = sequence.begin(prompt.embeddings, prompt.n_shared)
-            for piece in slices:
+            for piece in sequence.start(prompt.embeddings, prompt.n_shared):
                 sequence.prefill(prompt.embeddings[piece])
             inputs = predictor.embed(codes) + np.stack([prompt.text_row(i) for i in range(len(codes))])
             rows = [prompt.embeddings[-1], *inputs[:-1]]

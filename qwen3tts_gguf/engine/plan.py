@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..nets.talker import TalkerBuffers
 from .threads import Shares, default_threads, shares
 
 
 @dataclass(frozen=True)
 class Plan:
     threads: Shares
-    talker: Any = None
+    talker: TalkerBuffers = TalkerBuffers.REPACK
     predictor: tuple[str, ...] = ("CPU_REPACK",)
     codec_placements: tuple[str, ...] = ()
     codec: Any = None
