@@ -288,7 +288,7 @@ class Utterance:
         """Codes [16], frame by frame, to the end of speech or of the budget."""
         tts = self._tts
         with tts._turn:
-            prepared = tts._beside.submit(tts._predictor.prepare, self._predictor_sampling)
+            prepared = tts._beside.submit(tts._predictor.prepare, 1, self._predictor_sampling)
             self._sequence.use_threads(tts._shares.all)
             out = self._sequence.forward(self._prompt.embeddings, self._prompt.n_shared)
             prepared.result()
@@ -301,13 +301,14 @@ class Utterance:
                 if i == self.max_frames:
                     self._outcome = False, f"its budget of {self.max_frames} frames is used up"
                     return
-                frame = tts._predictor.predict(
-                    out.hidden,
-                    code0,
-                    self._predictor_sampling,
-                    self._rng,
+                (frame,) = tts._predictor.predict(
+                    out.hidden[None],
+                    [code0],
+                    [(self._predictor_sampling, self._rng)],
                     before_part=lambda: tts._predictor_backend.use_threads(self._n_threads()),
                 )
+                if frame.damage:
+                    raise frame.damage
             yield frame.codes
             with tts._turn:
                 self._sequence.use_threads(self._n_threads())

@@ -37,6 +37,8 @@ ROWS = (
     "qwen3tts_gguf.speech",
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
     "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
+    "qwen3tts_gguf.nets.predictor_graph",
+    "qwen3tts_gguf.nets.graph_sampler  qwen3tts_gguf.nets.predictor_layers",
     "qwen3tts_gguf.nets.causal",
     "qwen3tts_gguf.nets.layers",
     "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"

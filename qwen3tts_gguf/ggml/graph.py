@@ -162,9 +162,10 @@ class Graph:
         return self.view(x, shape, _contiguous_strides(shape), start * row)
 
     def columns(self, x: Tensor, start: int, *shape: int) -> Tensor:
-        """Some columns of a contiguous x [T, C], from `start` on, each row's as `shape` -> [T, *shape]"""
-        assert len(x.shape) == 2 and start + prod(shape) <= x.shape[1], (x, start, shape)
-        return self.view(x, (x.shape[0], *shape), (x.shape[1], *_contiguous_strides(shape)), start)
+        """Some columns of a contiguous x [.., C], from `start` on, each row's as `shape` -> [.., *shape]"""
+        assert start + prod(shape) <= x.shape[-1], (x, start, shape)
+        strides = (*_contiguous_strides(x.shape)[:-1], *_contiguous_strides(shape))
+        return self.view(x, (*x.shape[:-1], *shape), strides, start)
 
     def row(self, x: Tensor, index: int) -> Tensor:
         """x[index] of a contiguous `x` of two dimensions or more."""
@@ -201,8 +202,7 @@ class Graph:
         return self._node(api.cpy(self._nodes.pointer, source.pointer, target.pointer), target.shape, target.type)
 
     def set_rows(self, target: Tensor, source: Tensor, indices: Tensor) -> Tensor:
-        """target [.., rows, width] with target[.., indices[.., i], :] = source[.., i, :], for int32 indices [.., n]; the
-        result is `target` after it."""
+        """target[.., indices[.., i], :] = source[.., i, :], for int32 indices [.., n]; the result is `target` then."""
         assert source.shape == (*indices.shape, target.shape[-1]), (target, source, indices)
         assert target.shape[:-2] == indices.shape[:-1], (target, indices)
         node = api.set_rows(self._nodes.pointer, target.pointer, source.pointer, indices.pointer)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ..ggml.types import GgmlType
 
-__all__ = ["ANY", "KNOWN", "safe_rows"]
+__all__ = ["ANY", "KNOWN", "safe_rows", "shares_weights", "takes_planes"]
 
 ANY = 1 << 30
 
@@ -40,3 +40,18 @@ KNOWN: dict[tuple[str, GgmlType], int] = {
 def safe_rows(type: GgmlType, placement: str) -> int:
     """For a matrix of this type in this placement; 1 where nothing is known."""
     return KNOWN.get((placement, type), 1)
+
+
+def takes_planes(placement: str) -> bool:
+    """Whether a matrix in this placement can be multiplied with several planes [planes, T, in] in one product.
+
+    ggml's AMX product adds a plane's offset in bytes to a pointer to floats (amx/mmq.cpp, `dst_offset`): it writes past
+    its result.
+    """
+    return placement in ("", "CPU_REPACK")
+
+
+def shares_weights(type: GgmlType, placement: str) -> bool:
+    """Whether rows of different speakers read a matrix of this type from memory once, however many they are: ordinary
+    memory is read in small pieces, each for all rows, even when these are multiplied one by one."""
+    return placement == "" or safe_rows(type, placement) == ANY
