@@ -37,8 +37,15 @@ ROWS = (
     "qwen3tts_gguf.speech",
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
     "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
+<<<<<<< HEAD
     "qwen3tts_gguf.nets.causal  qwen3tts_gguf.nets.talker_memory",
     "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets.talker_context  qwen3tts_gguf.nets.talker_model",
+=======
+    "qwen3tts_gguf.nets.predictor_graph",
+    "qwen3tts_gguf.nets.graph_sampler  qwen3tts_gguf.nets.predictor_layers",
+    "qwen3tts_gguf.nets.causal",
+    "qwen3tts_gguf.nets.layers",
+>>>>>>> predictor
     "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",

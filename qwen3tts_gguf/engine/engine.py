@@ -231,7 +231,7 @@ class Engine:
         lane.next_row = prompt.embeddings[-1]
         lane.timings.prompt_positions, lane.timings.prompt_kept = len(prompt.embeddings), lane.sequence.n_kept
         lane.timings.prompt += time.perf_counter() - started
-        self._decoding = self._codec_thread.submit(self._prime, lane)
+        self._decoding = lane.primed = self._codec_thread.submit(self._prime, lane)
 
     def _prefill(self, lane: Lane) -> None:
         assert lane.sequence is not None
@@ -252,6 +252,9 @@ class Engine:
                 lane.mailbox.end(Ending(error=output.problem))
             elif (code0 := lane.choose(output.logits)) is not None:
                 going.append((lane, output.hidden, code0))
+        for lane, _, _ in going:
+            if lane.n_frames == 0 and lane.primed is not None:
+                lane.primed.result()
         if going:
             frames = self._predictor.predict(
                 np.stack([hidden for _, hidden, _ in going]),
@@ -261,6 +264,9 @@ class Engine:
             )
             predicted = time.perf_counter()
             for (lane, _, _), frame in zip(going, frames, strict=True):
+                if frame.damage is not None:
+                    lane.mailbox.end(Ending(error=frame.damage))
+                    continue
                 is_first = lane.n_frames == 0
                 lane.timings.prompt += (talked - started) if is_first else 0.0
                 lane.timings.talker.append(0.0 if is_first else talked - started)
@@ -311,7 +317,13 @@ class Engine:
     # -- the codec's thread --------------------------------------------------------------------------------------------
 
     def _prime(self, lane: Lane) -> None:
-        self._attempt([lane], lambda: setattr(lane, "codec_state", self._codec_state(lane.request.reference)))
+        """What the first frame needs besides its prompt, which goes in meanwhile."""
+
+        def prepare() -> None:
+            self._predictor.prepare(1, lane.request.predictor_sampling)
+            lane.codec_state = self._codec_state(lane.request.reference)
+
+        self._attempt([lane], prepare)
 
     def _codec_state(self, reference: Voice | None) -> CodecState:
         """The decoder's memory at the start of a speech: of the reference, so that the onset follows from it."""

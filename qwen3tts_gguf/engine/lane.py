@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,6 +81,8 @@ class Lane:
         self.watch = None if request.endless else SpeechWatch()
         self.sequence: TalkerSequence | None = None
         self.codec_state: CodecState | None = None
+        self.primed: Future[None] | None = None
+        """Done when `codec_state` is there."""
         self.slices: deque[slice] = deque()
         """Of the prompt, still to go in before its last row."""
         self.next_row: NDArray[np.float32] | None = None

@@ -138,6 +138,8 @@ clamp = function("ggml_clamp", c_void_p, c_void_p, c_void_p, c_float, c_float)
 cumsum = function("ggml_cumsum", c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_step(struct ggml_context * ctx, struct ggml_tensor * a);
 step = function("ggml_step", c_void_p, c_void_p, c_void_p)
+# struct ggml_tensor * ggml_sgn(struct ggml_context * ctx, struct ggml_tensor * a);
+sgn = function("ggml_sgn", c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_log(struct ggml_context * ctx, struct ggml_tensor * a);
 log = function("ggml_log", c_void_p, c_void_p, c_void_p)
 
