@@ -185,7 +185,7 @@ class TTS:
         """codes [frames, 16] -> samples [frames * 1920], going on from `state`."""
         with self._codec_turn:
             self._codec_backend.use_threads(n_threads)
-            return self._decoder.decode(codes, state)
+            return self._decoder.decode([(state, codes)])[0]
 
     def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
         """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises AudioError; OptionError without an encoder."""
@@ -204,8 +204,8 @@ class TTS:
         with self._codec_turn:
             self._codec_backend.use_threads(self._shares.all)
             if voice not in self._heard:
-                self._heard[voice] = self._decoder.heard(part.codes)
-            return self._decoder.copied(self._heard[voice])
+                self._heard[voice] = self._decoder.prime(part.codes)
+            return self._heard[voice].copy()
 
     def _sampling(self, options: SpeechOptions) -> tuple[Sampling, Sampling]:
         """The talker's and the predictor's: the user's wish, else the file's."""

@@ -37,6 +37,8 @@ ROWS = (
     "qwen3tts_gguf.speech",
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
     "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
+    "qwen3tts_gguf.nets.codec_graphs",
+    "qwen3tts_gguf.nets.codec_state  qwen3tts_gguf.nets.codec_weights",
     "qwen3tts_gguf.nets.causal",
     "qwen3tts_gguf.nets.layers",
     "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
@@ -60,6 +62,7 @@ ROWS = (
     "qwen3tts_gguf.model.schema",
     "qwen3tts_gguf.model.sampling_defaults",
     "qwen3tts_gguf.model",
+    "qwen3tts_gguf.ggml.slots",
     "qwen3tts_gguf.ggml.graph",
     "qwen3tts_gguf.ggml.device  qwen3tts_gguf.ggml.rows",
     "qwen3tts_gguf.ggml.api  qwen3tts_gguf.ggml.finite",

@@ -191,7 +191,7 @@ def test_the_samples_do_not_depend_on_how_many_frames_are_decoded_at_once(single
         utterance.finish()
     decoder = single._decoder
     state = decoder.new_state()
-    pieces = [decoder.decode(utterance.codes[i : i + n_at_once], state) for i in range(0, 4, n_at_once)]
+    pieces = [decoder.decode([(state, utterance.codes[i : i + n_at_once])])[0] for i in range(0, 4, n_at_once)]
     assert np.array_equal(np.concatenate(pieces), utterance.samples)
 
 

@@ -169,7 +169,7 @@ def _answers(tts: TTS, script: _Script, on_stage: Callable[[str], None]) -> Iter
             prompt, embeddings = utterance._prompt, tts._predictor.embed(line.codes)
             later = [(row + prompt.text_row(frame))[None] for frame, row in enumerate(embeddings[:-1])]
             outputs = [utterance._sequence.forward(rows) for rows in (prompt.embeddings, *later)]
-            samples = tts._decoder.decode(line.codes, utterance._codec_state)
+            samples = tts._decoder.decode([(utterance._codec_state, line.codes)])[0]
         with tts.utter(line.text, script.voice, replace(script.options, greedy=True)) as utterance:
             utterance.finish()
         yield _Answer(
