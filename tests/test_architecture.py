@@ -41,8 +41,9 @@ ROWS = (
     "qwen3tts_gguf.speech",
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
     "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
-    "qwen3tts_gguf.nets.causal  qwen3tts_gguf.nets.predictor_graph  qwen3tts_gguf.nets.talker_memory",
-    "qwen3tts_gguf.nets.graph_sampler  qwen3tts_gguf.nets.predictor_layers",
+    "qwen3tts_gguf.nets.codec_graphs  qwen3tts_gguf.nets.predictor_graph  qwen3tts_gguf.nets.talker_memory",
+    "qwen3tts_gguf.nets.codec_state  qwen3tts_gguf.nets.codec_weights",
+    "qwen3tts_gguf.nets.causal  qwen3tts_gguf.nets.graph_sampler  qwen3tts_gguf.nets.predictor_layers",
     "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets.talker_context  qwen3tts_gguf.nets.talker_model",
     "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
@@ -65,6 +66,7 @@ ROWS = (
     "qwen3tts_gguf.model.schema",
     "qwen3tts_gguf.model.sampling_defaults",
     "qwen3tts_gguf.model",
+    "qwen3tts_gguf.ggml.slots",
     "qwen3tts_gguf.ggml.graph",
     "qwen3tts_gguf.ggml.device  qwen3tts_gguf.ggml.rows",
     "qwen3tts_gguf.ggml.api  qwen3tts_gguf.ggml.finite",

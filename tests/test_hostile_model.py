@@ -188,7 +188,7 @@ def test_the_most_layers_allowed_fit_the_graphs(mmproj: Half, tmp_path: Path) ->
         codes = predictor.predict(hidden[None], [1], [(sampling, rng)])[0].codes
         assert codes.shape == (16,) and codes.min() >= 0 and codes.max() < 2048
     decoder = CodecDecoder(model, backend)
-    assert decoder.decode(codes[None], decoder.heard(np.tile(codes, (3, 1)))).shape == (1920,)
+    assert decoder.decode([(decoder.prime(np.tile(codes, (3, 1))), codes[None])])[0].shape == (1920,)
     assert CodecEncoder(model, backend).encode(np.ones(4_000, np.float32)).shape == (3, 16)
 
 

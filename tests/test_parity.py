@@ -131,7 +131,7 @@ def test_codec_decoder_equals_one_official_pass_over_100_frames(
 ) -> None:
     expected = golden("codec_decoder")
     decoder = CodecDecoder(files.mmproj, backend)
-    samples = decoder.decode(expected["codes"], decoder.new_state())
+    [samples] = decoder.decode([(decoder.new_state(), expected["codes"])])
     assert relative_error(samples, expected["waveform"]) < TOLERANCE
 
 

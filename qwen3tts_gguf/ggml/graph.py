@@ -122,6 +122,21 @@ class Graph:
         self._arrays[x.pointer] = values
         return values
 
+    def arena(self) -> NDArray[np.uint64]:
+        """The memory of the tensor structs of this graph's nodes (slots.py)."""
+        address, size = api.get_mem_buffer(self._nodes.pointer), api.get_mem_size(self._nodes.pointer)
+        memory = (ctypes.c_uint64 * (size // ctypes.sizeof(ctypes.c_uint64))).from_address(address)
+        return np.ctypeslib.as_array(memory)
+
+    def views_of(self, leaf: Tensor) -> list[tuple[int, int]]:
+        """Every tensor of the graph that lies in the memory of `leaf`: its pointer, and its offset there in bytes."""
+        pointers = set()
+        for i in range(api.graph_n_nodes(self._graph)):
+            node = api.graph_node(self._graph, i)
+            pointers |= {node, *api.TensorStruct.from_address(node).src}
+        structs = {pointer: api.TensorStruct.from_address(pointer) for pointer in pointers if pointer}
+        return [(at, struct.view_offs) for at, struct in sorted(structs.items()) if struct.view_src == leaf.pointer]
+
     def __del__(self) -> None:
         if getattr(self, "_allocator", None):
             api.gallocr_free(self._allocator)
