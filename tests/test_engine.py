@@ -415,7 +415,8 @@ def test_a_burst_of_long_speeches_leaves_memory_and_threads_as_they_were(pair: P
             for reader in readers:
                 reader.join()
 
-        burst()
+        for _ in range(3):  # malloc keeps some of what the first ones free
+            burst()
         rss, threads, files = process.memory_info().rss, process.num_threads(), process.num_fds()
         burst()
         assert process.memory_info().rss < 1.1 * rss
