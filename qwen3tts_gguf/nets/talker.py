@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError
+from ..ggml.library import forward_log
 from ..ggml.types import GgmlType
 from ..model.files import TalkerFile
 from ..model.gguf_file import GgufFile
@@ -144,6 +145,7 @@ def _load_model(file: GgufFile, config: TalkerConfig) -> Any:
             next_release = fraction + _READ_BETWEEN_RELEASES
         return True  # go on
 
+    forward_log()
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.use_extra_bufts = False  # AMX crashes in some builds
