@@ -64,6 +64,8 @@ def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
 _log_get = function("ggml_log_get", None, ctypes.c_void_p, ctypes.c_void_p)
 # void ggml_log_set(ggml_log_callback log_callback, void * user_data);
 _log_set = function("ggml_log_set", None, ctypes.c_void_p, ctypes.c_void_p)
+# void llama_log_set(ggml_log_callback log_callback, void * user_data);   sets ggml's too
+_llama_log_set = function("llama_log_set", None, ctypes.c_void_p, ctypes.c_void_p)
 
 
 def _log_line(level: int, text: bytes, _user_data: int) -> None:
@@ -75,7 +77,7 @@ _forward = _LOG_CALLBACK(_log_line)  # lives as long as the module: ggml holds i
 
 def forward_log() -> None:
     """Send llama.cpp's log to `logging` from now on; until then it goes where it went before our import."""
-    _log_set(ctypes.cast(_forward, ctypes.c_void_p), None)
+    _llama_log_set(_forward, None)
 
 
 def _log_target(get: Callable[..., Any]) -> tuple[int | None, int | None]:
@@ -87,7 +89,7 @@ def _log_target(get: Callable[..., Any]) -> tuple[int | None, int | None]:
 @contextmanager
 def _log_forwarded() -> Iterator[None]:
     before = _log_target(_log_get)
-    forward_log()
+    _log_set(_forward, None)
     try:
         yield
     finally:
