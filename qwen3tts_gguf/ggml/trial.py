@@ -37,12 +37,13 @@ __all__ = ["Trials", "Verdict", "child_command", "try_buffer_types"]
 
 _VERSION = 1
 """Of what the child does: a new number makes every verdict be found out again."""
-_SECONDS = 10.0
+_SECONDS = 20.0
 """A child takes half a second on an idle machine."""
 _CHILD = f"""
 import os, sys
 os.environ["GGML_NO_BACKTRACE"] = "1"  # by a debugger, when ggml aborts
-os.environ["GOMP_SPINCOUNT"] = "0"  # threads that wait for each other leave the processors to those who have work
+os.environ["GOMP_SPINCOUNT"] = "0"  # threads that wait for each other do not spin: the machine may be busy
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's do spin
 sys.path[:] = sys.argv[2:]
 from {__package__}.trial_products import report
 for line in report(sys.argv[1]):
