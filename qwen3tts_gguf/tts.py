@@ -254,7 +254,7 @@ class Utterance:
         )
         self._codec_state = codec_state
         self._sounding: Future[NDArray[np.float32]] | None = None
-        self._sequence = tts._talker.new_sequence(len(prompt.embeddings) + self.max_frames)
+        self._sequence = tts._talker.open()
 
     @property
     def codes(self) -> NDArray[np.int32]:
@@ -289,8 +289,11 @@ class Utterance:
         tts = self._tts
         with tts._turn:
             prepared = tts._beside.submit(tts._predictor.prepare, self._predictor_sampling)
-            self._sequence.use_threads(tts._shares.all)
-            out = self._sequence.forward(self._prompt.embeddings, self._prompt.n_shared)
+            tts._talker.use_threads(tts._shares.all)
+            prompt = self._prompt.embeddings
+            for part in self._sequence.start(prompt, self._prompt.n_shared):
+                self._sequence.prefill(prompt[part])
+            [out] = tts._talker.step([(self._sequence, prompt[-1])])
             prepared.result()
         for i in count():
             with tts._turn:
@@ -310,8 +313,8 @@ class Utterance:
                 )
             yield frame.codes
             with tts._turn:
-                self._sequence.use_threads(self._n_threads())
-                out = self._sequence.forward((frame.embedding + self._prompt.text_row(i))[None])
+                tts._talker.use_threads(self._n_threads())
+                [out] = tts._talker.step([(self._sequence, frame.embedding + self._prompt.text_row(i))])
 
     def _n_threads(self) -> int:
         """Of talker and predictor: all, unless the codec works meanwhile."""
@@ -370,7 +373,8 @@ class Utterance:
 
     def close(self) -> None:
         """Give the memory back; codes and seed stay."""
-        self._sequence.close()
+        with self._tts._turn:
+            self._sequence.close()
 
     def __enter__(self) -> Utterance:
         return self

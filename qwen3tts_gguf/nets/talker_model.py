@@ -1,0 +1,141 @@
+"""llama.cpp's model of the talker's file: loaded, with each matrix in the buffer type that we choose.
+
+llama.cpp maps the file. A matrix in an extra buffer type (ggml/device.py) is copied there, and its pages of the file are
+handed back while the rest is still being read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+import llama_cpp
+
+from ..errors import BackendError
+from ..ggml.device import Backend, extra_buffer_types
+from ..ggml.library import forward_log
+from ..ggml.types import GgmlType
+from ..model.files import TalkerFile
+from ..model.gguf_file import GgufFile
+from ..model.schema import TALKER_ARCHITECTURE, TalkerConfig, talker_tensors
+
+__all__ = ["TOKEN_TABLE", "TalkerBuffers", "kv_type", "load_model", "placements"]
+
+TOKEN_TABLE = "token_embd.weight"
+_READ_BETWEEN_RELEASES = 1 / 16  # of the file, which is in memory twice until then
+
+
+class TalkerBuffers(Enum):
+    """The extra buffer types in which the talker's matrices may lie, where ggml can multiply with them there."""
+
+    PLAIN = "plain"
+    """None: every matrix is read where the file is mapped."""
+    REPACK = "repack"
+    """CPU_REPACK alone, which works in every build."""
+    EXTRA = "extra"
+    """All that this build offers, in its own order of preference. AMX crashes in some builds (ggml/trial.py)."""
+
+
+def placements(model: TalkerFile, buffers: TalkerBuffers) -> dict[str, str]:
+    """Every matrix that the talker multiplies with -> the extra buffer type it goes to, empty for the mapped file."""
+    allowed = {
+        TalkerBuffers.PLAIN: (),
+        TalkerBuffers.REPACK: ("CPU_REPACK",),
+        TalkerBuffers.EXTRA: tuple(extra_buffer_types()),
+    }
+    backend = Backend(1, allowed[buffers])
+    shapes = {name: shape for name, shape in talker_tensors(model.config).items() if len(shape) == 2}
+    return {
+        name: backend.placement(shape, model.file.info(name).type)
+        for name, shape in shapes.items()
+        if name != TOKEN_TABLE
+    }
+
+
+def load_model(file: GgufFile, config: TalkerConfig, placed: dict[str, str]) -> Any:
+    """The file as a llama_model. Raises BackendError."""
+    # llama.cpp reads all of the file in: also the token table, which it never looks at since it is given embeddings
+    # (165 MB of the 0.6B at Q8_0), and the matrices that it copies.
+    unused = [TOKEN_TABLE, *(name for name, placement in placed.items() if placement)]
+    next_release = 0.0
+
+    @llama_cpp.llama_progress_callback  # type: ignore[untyped-decorator]
+    def on_progress(fraction: float, _user_data: Any) -> bool:
+        nonlocal next_release
+        if fraction >= next_release:
+            file.release_everywhere(unused)
+            next_release = fraction + _READ_BETWEEN_RELEASES
+        return True  # go on
+
+    forward_log()
+    llama_cpp.llama_backend_init()
+    overrides = _buffer_overrides(placed)
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0  # llama.cpp's default is all of them
+    params.use_extra_bufts = False  # ours are in the overrides
+    params.tensor_buft_overrides = ctypes.addressof(overrides)
+    params.kv_overrides = _without_tokenizer(config.vocabulary)
+    params.progress_callback = on_progress
+    model = llama_cpp.llama_model_load_from_file(str(file.path).encode(), params)
+    if not model:
+        raise BackendError(f"llama.cpp cannot load {file.path}", hint="its log says why")
+    file.release_everywhere(unused)
+    return model
+
+
+class _BufferOverride(ctypes.Structure):
+    """struct llama_model_tensor_buft_override (llama.h)"""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p))
+
+
+def _buffer_overrides(placed: dict[str, str]) -> Any:
+    """An array of regular expressions with the buffer type for the tensors they match; one without an expression ends
+    it. llama.cpp compiles each of them anew for each tensor (32 us for these), so there is one for each buffer type."""
+    names: dict[str, list[str]] = {}
+    for name, placement in placed.items():
+        if placement:
+            names.setdefault(placement, []).append(name)
+    overrides = (_BufferOverride * (len(names) + 1))()
+    for override, (placement, alike) in zip(overrides, names.items(), strict=False):
+        override.pattern = _matching(alike).encode()
+        override.buffer_type = extra_buffer_types()[placement]
+    return overrides
+
+
+def _matching(names: Iterable[str]) -> str:
+    """The regular expression of exactly these names. Matrices of the layers that share their layer numbers share them
+    in the expression too: ^(blk\\.(0|1)\\.(attn_k|attn_q)|output)\\.weight$"""
+    layers: dict[str, list[str]] = {}  # of each matrix
+    others = []
+    for name in names:
+        if match := re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name):
+            layers.setdefault(match[2], []).append(match[1])
+        else:
+            others.append(name.removesuffix(".weight"))
+    matrices: dict[str, list[str]] = {}  # of each set of layers
+    for matrix, numbers in layers.items():
+        matrices.setdefault("|".join(numbers), []).append(matrix)
+    blocks = [rf"blk\.({numbers})\.({'|'.join(alike)})" for numbers, alike in matrices.items()]
+    return rf"^({'|'.join([*blocks, *others])})\.weight$"
+
+
+def _without_tokenizer(n_tokens: int) -> Any:
+    """Overrides that make the file one whose tokens are numbers only: llama.cpp is given embeddings, and its own tables
+    of 155,008 tokens would take 0.3 s and 50 MB."""
+    overrides = (llama_cpp.llama_model_kv_override * 3)()  # the last, without a key, ends the list
+    model, size, _ = overrides
+    model.tag, model.key = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR, b"tokenizer.ggml.model"
+    model.value.val_str = b"none"
+    size.tag, size.key = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT, f"{TALKER_ARCHITECTURE}.vocab_size".encode()
+    size.value.val_i64 = n_tokens
+    return overrides
+
+
+def kv_type(model: TalkerFile) -> GgmlType:
+    """The type of keys and values. Rounding them to F16 is lost beside quantized weights; F32 weights are for exact
+    comparison."""
+    return GgmlType.F32 if model.file.info("blk.0.attn_k.weight").type == GgmlType.F32 else GgmlType.F16
