@@ -104,7 +104,7 @@ def try_buffer_types(
                 verdicts[name] = remembered
             elif key not in _undecided:
                 to_try.append(name)
-        for name, outcome in _outcomes(to_try, command or child_command(), seconds).items():
+        for name, outcome in _outcomes(to_try, child_command() if command is None else command, seconds).items():
             if isinstance(outcome, _Undecided):
                 _undecided[keys[name]] = _note(name, outcome)
             else:
