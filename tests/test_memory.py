@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS
+from qwen3tts_gguf.cgroups import control_groups
 from qwen3tts_gguf.cli import app
 from qwen3tts_gguf.errors import BackendError
 from qwen3tts_gguf.model import footprint as memory
@@ -66,7 +67,7 @@ def test_a_control_group_and_those_above_it_limit_what_is_there(tmp_path: Path) 
     statistics = "anon 5\nactive_file 30\ninactive_file 20\n"
     group(tmp_path / "sys" / "a" / "b", memory__max="max\n", memory__current="100\n", memory__stat=statistics)
     group(tmp_path / "sys" / "a", memory__max="1000\n", memory__current="400\n", memory__stat=statistics)
-    assert memory._left_in_cgroups(tmp_path / "sys", process) == [650]
+    assert memory.left_in(control_groups("memory", tmp_path / "sys", process)) == [650]
 
 
 def test_control_groups_of_version_1_count_too(tmp_path: Path) -> None:
@@ -78,8 +79,8 @@ def test_control_groups_of_version_1_count_too(tmp_path: Path) -> None:
         memory__usage_in_bytes="900\n",
         memory__stat="total_active_file 100\ntotal_inactive_file 200\n",
     )
-    assert memory._left_in_cgroups(tmp_path / "sys", process) == [400]
+    assert memory.left_in(control_groups("memory", tmp_path / "sys", process)) == [400]
 
 
 def test_without_control_groups_nothing_limits(tmp_path: Path) -> None:
-    assert memory._left_in_cgroups(tmp_path, tmp_path / "absent") == []
+    assert memory.left_in(control_groups("memory", tmp_path, tmp_path / "absent")) == []

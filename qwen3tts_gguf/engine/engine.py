@@ -173,7 +173,7 @@ class Engine:
         self._talker = Talker(files.talker, plan.threads.all, plan.talker)  # llama.cpp reads its file meanwhile
         self._predictor_backend = Backend(plan.threads.all, plan.predictor)
         self._codec_backend = Backend(plan.threads.all, plan.codec_placements)
-        self._predictor = CodePredictor(files.mmproj, self._predictor_backend)
+        self._predictor = CodePredictor(files.mmproj, self._predictor_backend, single_rows=plan.single_rows)
         self._decoder = CodecDecoder(files.mmproj, self._codec_backend)
         self._talker.wait_until_loaded()
 

@@ -1,4 +1,4 @@
-"""Who computes on how many threads: the nets in turn on all of them, or the codec beside the others.
+"""How many threads there are, and who computes on them: the nets in turn on all, or the codec beside the others.
 
 Talker and code predictor mostly read weights, the codec mostly calculates. Beside each other both use a machine better
 than in turn, though each has fewer threads, and whoever is left alone takes all of them (benchmarks/LOG.md).
@@ -7,9 +7,21 @@ than in turn, though each has fewer threads, and whoever is left alone takes all
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["Shares", "default_threads", "shares"]
+from ..cgroups import control_groups
+
+__all__ = ["SPIN_COUNT", "Shares", "default_threads", "shares"]
+
+SPIN_COUNT = "10000"
+"""For the environment variable GOMP_SPINCOUNT, which libgomp reads when it is loaded, with llama_cpp.
+
+ggml's threads spin while they wait for each other. libgomp's default of 300,000 turns costs nothing on idle processors,
+but beside any other load the spinning thread holds the very processor the other one waits for; with too few turns
+threads sleep and wake all the time, which costs most on a virtual machine (benchmarks/LOG.md).
+"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,25 @@ def shares(n_threads: int) -> Shares:
 
 
 def default_threads() -> int:
-    """The processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The processors this process may use: those it may run on, and no more than its control groups grant it time on.
+
+    `docker run --cpus 2.5` grants time, not processors: more threads than that only wait for their turn.
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([here, *granted_processors(control_groups("cpu"))]))
+
+
+def granted_processors(groups: Iterable[Path]) -> list[int]:
+    """How many processors' time each of some control groups may use, rounded down, where it has a limit."""
+    granted = []
+    for group in groups:
+        try:
+            quota, period = (group / "cpu.max").read_text().split()  # version 2: "200000 100000", "max 100000"
+        except (OSError, ValueError):
+            try:  # version 1; -1 is no limit
+                quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            except OSError:
+                continue
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            granted.append(int(quota) // int(period))
+    return granted

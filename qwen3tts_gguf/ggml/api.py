@@ -17,10 +17,9 @@ from ctypes import (
     c_void_p,
 )
 
-from .library import function
+from .library import cpu_function, function
 
 MAX_DIMS = 4
-DEVICE_TYPE_CPU = 0
 STATUS_SUCCESS = 0
 ROPE_TYPE_NEOX = 2
 SORT_ORDER_DESC = 1
@@ -71,9 +70,6 @@ class TypeTraits(Structure):
 
 # typedef void (*ggml_custom_op_t)(struct ggml_tensor * dst , int ith, int nth, void * userdata);
 CustomOp = CFUNCTYPE(None, c_void_p, c_int, c_int, c_void_p)
-
-# typedef ggml_backend_buffer_type_t * (*ggml_backend_dev_get_extra_bufts_t)(ggml_backend_dev_t device);
-GetExtraBufferTypes = CFUNCTYPE(POINTER(c_void_p), c_void_p)
 
 # -- contexts and tensors ----------------------------------------------------------------------------------------------
 
@@ -249,22 +245,33 @@ gallocr_free = function("ggml_gallocr_free", None, c_void_p)
 
 # -- the CPU backend ---------------------------------------------------------------------------------------------------
 
-# ggml_backend_t ggml_backend_cpu_init(void);
-backend_cpu_init = function("ggml_backend_cpu_init", c_void_p)
+# typedef void (*ggml_backend_set_n_threads_t)(ggml_backend_t backend, int n_threads);
+SetThreads = CFUNCTYPE(None, c_void_p, c_int)
+# typedef ggml_backend_buffer_type_t * (*ggml_backend_dev_get_extra_bufts_t)(ggml_backend_dev_t device);
+GetExtraBufferTypes = CFUNCTYPE(POINTER(c_void_p), c_void_p)
+
+
+# struct ggml_backend_feature { const char * name; const char * value; };
+class Feature(Structure):
+    _fields_ = [("name", c_char_p), ("value", c_char_p)]
+
+
+# typedef struct ggml_backend_feature * (*ggml_backend_get_features_t)(ggml_backend_reg_t reg);
+GetFeatures = CFUNCTYPE(POINTER(Feature), c_void_p)
+
+# ggml_backend_t ggml_backend_dev_init(ggml_backend_dev_t device, const char * params);
+backend_dev_init = function("ggml_backend_dev_init", c_void_p, c_void_p, c_char_p)
 # void ggml_backend_free(ggml_backend_t backend);
 backend_free = function("ggml_backend_free", None, c_void_p)
-# void ggml_backend_cpu_set_n_threads(ggml_backend_t backend_cpu, int n_threads);
-backend_cpu_set_n_threads = function("ggml_backend_cpu_set_n_threads", None, c_void_p, c_int)
+backend_set_n_threads = cpu_function("ggml_backend_set_n_threads", SetThreads)
+dev_get_extra_bufts = cpu_function("ggml_backend_dev_get_extra_bufts", GetExtraBufferTypes)
+get_features = cpu_function("ggml_backend_get_features", GetFeatures)
 # enum ggml_status ggml_backend_graph_compute(ggml_backend_t backend, struct ggml_cgraph * cgraph);
 backend_graph_compute = function("ggml_backend_graph_compute", c_int, c_void_p, c_void_p)
-# ggml_backend_dev_t ggml_backend_dev_by_type(enum ggml_backend_dev_type type);
-backend_dev_by_type = function("ggml_backend_dev_by_type", c_void_p, c_int)
 # bool ggml_backend_dev_supports_op(ggml_backend_dev_t device, const struct ggml_tensor * op);
 backend_dev_supports_op = function("ggml_backend_dev_supports_op", c_bool, c_void_p, c_void_p)
 # ggml_backend_reg_t ggml_backend_dev_backend_reg(ggml_backend_dev_t device);
 backend_dev_backend_reg = function("ggml_backend_dev_backend_reg", c_void_p, c_void_p)
-# void * ggml_backend_reg_get_proc_address(ggml_backend_reg_t reg, const char * name);
-backend_reg_get_proc_address = function("ggml_backend_reg_get_proc_address", c_void_p, c_void_p, c_char_p)
 
 # -- block types -------------------------------------------------------------------------------------------------------
 

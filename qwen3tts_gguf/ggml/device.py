@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError
 from . import api
+from .library import cpu_device
 from .types import GgmlType
 
 __all__ = ["Arena", "Backend", "Shape", "Tensor", "Weights", "extra_buffer_types", "numpy_type"]
@@ -63,7 +64,7 @@ class Backend:
     """
 
     def __init__(self, n_threads: int, placements: Sequence[str] = ()) -> None:
-        self.pointer = api.backend_cpu_init()
+        self.pointer = api.backend_dev_init(cpu_device, None)
         if not self.pointer:
             raise BackendError("ggml cannot start its CPU backend")
         self.use_threads(n_threads)
@@ -73,7 +74,7 @@ class Backend:
 
     def use_threads(self, n_threads: int) -> None:
         """From the next computation on; results do not depend on it."""
-        api.backend_cpu_set_n_threads(self.pointer, n_threads)
+        api.backend_set_n_threads(self.pointer, n_threads)
 
     def placement(self, shape: Shape, type: GgmlType) -> str:
         """The name of the first placement that can multiply with a matrix [out, in] of this type; "" if none can."""
@@ -99,12 +100,7 @@ class Backend:
 @cache
 def extra_buffer_types() -> dict[str, int]:
     """The extra buffer types of this build of ggml on this CPU, by name, in ggml's own order: name -> handle."""
-    device = api.backend_dev_by_type(api.DEVICE_TYPE_CPU)
-    registry = api.backend_dev_backend_reg(device)
-    address = api.backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
-    if not address:
-        return {}
-    types = api.GetExtraBufferTypes(address)(device)
+    types = api.dev_get_extra_bufts(cpu_device) if api.dev_get_extra_bufts else None
     found: dict[str, int] = {}
     while types and types[len(found)]:
         handle = int(types[len(found)])
@@ -125,7 +121,7 @@ def _multiplies(buffer_type: int, shape: Shape, type: GgmlType) -> bool:
     buffer = api.backend_buft_alloc_buffer(buffer_type, 0)
     weight.struct.buffer = buffer
     product = api.mul_mat(arena.pointer, weight.pointer, x.pointer)
-    supported = bool(api.backend_dev_supports_op(api.backend_dev_by_type(api.DEVICE_TYPE_CPU), product))
+    supported = bool(api.backend_dev_supports_op(cpu_device, product))
     api.backend_buffer_free(buffer)
     return supported
 

@@ -7,10 +7,12 @@ encoders, the talker's keys and values, and what any process of this kind takes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 
+from ..cgroups import control_groups
 from ..errors import BackendError
 from ..ggml.types import GgmlType
 from .files import ModelFiles
@@ -25,7 +27,6 @@ _POSITIONS = 512
 _NOT_SPOKEN_WITH = ("token_embd", "a.codec_enc", "a.blk", "a.conv", "a.asp", "mm.a")
 _DOUBT = 1.25
 """Refuse only past this: the estimate errs by a tenth, and what a system calls available can grow when it is needed."""
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def require_room(files: ModelFiles) -> None:
@@ -68,26 +69,12 @@ def _spoken_with(file: GgufFile) -> int:
 
 def available_bytes() -> int:
     """What the system could give without swapping, or less where a control group says so."""
-    return min([int(psutil.virtual_memory().available), *_left_in_cgroups()])
+    return min([int(psutil.virtual_memory().available), *left_in(control_groups("memory"))])
 
 
-def _left_in_cgroups(root: Path = _CGROUPS, process: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """What this process's control groups, and those above them, have left; files cached for them can go. Linux only."""
-    try:
-        lines = process.read_text().splitlines()
-    except OSError:
-        return []
-    left = []
-    for line in lines:  # "hierarchy:controllers:/path", version 2 without controllers
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        top = root / controllers
-        group = top / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if folder.is_relative_to(top):
-                left += _left_in(folder)
-    return left
+def left_in(groups: Iterable[Path]) -> list[int]:
+    """What each of some control groups has left, where it has a limit; files cached for a group can go."""
+    return [left for group in groups for left in _left_in(group)]
 
 
 def _left_in(group: Path) -> list[int]:
