@@ -290,10 +290,7 @@ class Utterance:
         with tts._turn:
             prepared = tts._beside.submit(tts._predictor.prepare, self._predictor_sampling)
             tts._talker.use_threads(tts._shares.all)
-            prompt = self._prompt.embeddings
-            for part in self._sequence.start(prompt, self._prompt.n_shared):
-                self._sequence.prefill(prompt[part])
-            [out] = tts._talker.step([(self._sequence, prompt[-1])])
+            out = self._sequence.forward(self._prompt.embeddings, self._prompt.n_shared)
             prepared.result()
         for i in count():
             with tts._turn:
@@ -314,7 +311,7 @@ class Utterance:
             yield frame.codes
             with tts._turn:
                 tts._talker.use_threads(self._n_threads())
-                [out] = tts._talker.step([(self._sequence, frame.embedding + self._prompt.text_row(i))])
+                out = self._sequence.forward((frame.embedding + self._prompt.text_row(i))[None])
 
     def _n_threads(self) -> int:
         """Of talker and predictor: all, unless the codec works meanwhile."""

@@ -312,13 +312,13 @@ def test_an_abandoned_stream_leaves_nothing_behind(single: TTS) -> None:
 def test_memory_of_an_utterance_is_used_again(single: TTS) -> None:
     for _ in range(3):
         said(single, max_frames=1)
-    n_idle = len(single._talker._idle)
+    n_cells = single._talker.n_cells
     said(single, max_frames=1)
-    assert len(single._talker._idle) == n_idle
+    assert single._talker.n_cells == n_cells
     with single.utter(TEXT, options=options()) as utterance:
         utterance.close()
     utterance.close()  # twice is once
-    assert len(single._talker._idle) == n_idle
+    assert single._talker.n_cells == n_cells
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
