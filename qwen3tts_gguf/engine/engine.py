@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..ggml.device import Backend
+from ..ggml.library import forward_log
 from ..model.files import ModelFiles
 from ..model.schema import N_CODEBOOKS
 from ..nets.code_predictor import CodePredictor
@@ -169,6 +171,7 @@ class Engine:
             self._free(error)
 
     def _load(self, files: ModelFiles) -> None:
+        forward_log()
         plan = self.plan
         self._talker = Talker(files.talker, plan.threads.all, plan.talker)  # llama.cpp reads its file meanwhile
         self._predictor_backend = Backend(plan.threads.all, plan.predictor)
@@ -205,7 +208,7 @@ class Engine:
         """One slice of the first prompt that is not in yet, and one frame for each of up to n_lanes lanes."""
         for lane in lanes:
             if lane.sequence is None:
-                self._attempt([lane], lambda lane=lane: self._begin(lane))
+                self._attempt([lane], partial(self._begin, lane))
         prompts = [lane for lane in lanes if lane.slices]
         speaking = [lane for lane in lanes if not lane.slices and not lane.is_over][: self.n_lanes]
         if prompts:
