@@ -15,7 +15,7 @@ from pathlib import Path
 if sys.platform == "linux":
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, before libgomp is loaded
 
-from qwen3tts_gguf.measure import benchmark
+from qwen3tts_gguf.measure import benchmark, machine
 from qwen3tts_gguf.tts import TTS, SpeechOptions
 
 
@@ -39,19 +39,18 @@ def main() -> None:
                 "first_rtf": first_seconds / (wanted.frames * 0.08),
                 "work_seconds": work_seconds,
                 "rtf": work_seconds / (wanted.frames * 0.08),
-                "peak_rss_gb": benchmark.memory_gb("VmHWM", or_peak=True),
-                "machine": benchmark.machine_facts(),
-                "versions": benchmark.versions(),
+                "peak_rss_gb": machine.memory_gb("VmHWM", or_peak=True),
+                "machine": machine.machine_facts(),
+                "versions": machine.versions(),
             }
         )
     )
 
 
 def _spoken_in(tts: TTS, n_frames: int) -> float:
-    """Seconds to say exactly n_frames, end of speech barred."""
+    """Seconds for exactly n_frames, the end of speech suppressed."""
     started = time.perf_counter()
-    with tts.utter(benchmark.TEXT, options=SpeechOptions(seed=0, max_frames=n_frames)) as utterance:
-        utterance.never_end()
+    with tts.utter(benchmark.TEXT, options=SpeechOptions(seed=0, max_frames=n_frames, endless=True)) as utterance:
         utterance.finish()
     return time.perf_counter() - started
 

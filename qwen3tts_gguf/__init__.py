@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         OptionError,
         QualityWarning,
         TextError,
+        UsageError,
         VoiceError,
     )
     from .tts import TTS, SpeechOptions, Utterance
@@ -49,6 +50,7 @@ __all__ = [
     "QualityWarning",
     "SpeechOptions",
     "TextError",
+    "UsageError",
     "Utterance",
     "Voice",
     "VoiceError",

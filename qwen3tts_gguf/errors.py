@@ -8,6 +8,7 @@
     ├── OptionError          an option this model does not know or cannot follow
     ├── CodesError           codec codes of the wrong shape, type or range
     ├── VoiceError           a saved voice: missing, damaged, or not to be kept under that name
+    ├── UsageError           the library is used in a way that cannot work: a speech read twice, a closed model
     ├── NoEndOfSpeech        the model did not end the speech; carries what was generated
     └── BackendError         llama.cpp or ggml refused: out of memory, an unsupported build
 
@@ -37,6 +38,7 @@ __all__ = [
     "OptionError",
     "QualityWarning",
     "TextError",
+    "UsageError",
     "VoiceError",
 ]
 
@@ -92,6 +94,10 @@ class CodesError(Error):
 
 class VoiceError(Error):
     """A saved voice is missing, damaged, or cannot be kept under that name."""
+
+
+class UsageError(Error):
+    """The library is used in a way that cannot work: a speech read twice, a closed model, a fork after loading."""
 
 
 class NoEndOfSpeech(Error):

@@ -9,18 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, Voice
 from qwen3tts_gguf.cli import app
 from qwen3tts_gguf.errors import Error, OptionError
-from qwen3tts_gguf.measure.benchmark import FRAME_PARTS, Report, _features, _run, measure
-from qwen3tts_gguf.nets.talker import TalkerOutput, TalkerSequence
+from qwen3tts_gguf.measure.benchmark import FRAME_PARTS, Report, measure
+from qwen3tts_gguf.measure.machine import machine_facts
+from qwen3tts_gguf.nets.sampling import TalkerSampler
 from qwen3tts_gguf.tts import SpeechOptions
 
 Pair = Callable[..., ConvertedPair]
@@ -83,26 +84,15 @@ def test_linux_tells_the_age_and_the_memory_of_the_process(report: Report) -> No
 
 def test_an_end_of_speech_does_not_end_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     eos = TTS(model, n_threads=1).vocabulary.codec.eos
-    forward = TalkerSequence.forward
+    choose = TalkerSampler.choose
 
-    def tired(sequence: TalkerSequence, embeddings: Any, n_shared: int = 0) -> TalkerOutput:
-        out = forward(sequence, embeddings, n_shared)
-        out.logits[eos] = 1e6
-        return out
+    def tired(sampler: TalkerSampler, logits: NDArray[np.float32]) -> int:
+        logits[eos] = 1e6
+        return choose(sampler, logits)
 
-    monkeypatch.setattr(TalkerSequence, "forward", tired)
+    monkeypatch.setattr(TalkerSampler, "choose", tired)
     assert len(TTS(model, n_threads=1).speak("Hello.", options=SpeechOptions(seed=0))) == 2 * 1920
     assert measure(model, n_threads=1, n_frames=6)["frames"] == 6  # would run out of frames otherwise
-
-
-def test_the_model_is_left_as_it_was(model: Path) -> None:
-    tts = TTS(model, n_threads=1)
-    options = SpeechOptions(seed=0, max_frames=3)
-    run = _run(tts, None, options)
-    assert run.codes.shape == (3, 16)
-    assert run.seconds["talker"][0] == 0 and run.prefill_seconds > 0
-    assert not {"predict", "decode"} & {*vars(tts._predictor), *vars(tts._decoder)}
-    assert np.array_equal(_run(tts, None, options).codes, run.codes)
 
 
 def test_long_runs_compare_early_and_late_frames(model: Path) -> None:
@@ -133,8 +123,8 @@ def test_one_frame_is_too_few(model: Path) -> None:
 
 def test_features_are_told_by_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     line = b"CUDA : ARCHS = 890 | USE_GRAPHS = 1 | CPU : SSE3 = 1 | AVX2 = 1 | AVX512 = 0 | REPACK = 1 | "
-    monkeypatch.setattr("qwen3tts_gguf.measure.benchmark.function", lambda *_: lambda: line)
-    assert _features() == {"CUDA": ["ARCHS=890", "USE_GRAPHS"], "CPU": ["SSE3", "AVX2", "REPACK"]}
+    monkeypatch.setattr("qwen3tts_gguf.measure.machine.function", lambda *_: lambda: line)
+    assert machine_facts()["features"] == {"CUDA": ["ARCHS=890", "USE_GRAPHS"], "CPU": ["SSE3", "AVX2", "REPACK"]}
 
 
 # -- the command -----------------------------------------------------------------------------------------------------

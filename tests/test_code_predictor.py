@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf.ggml.device import Backend
 from qwen3tts_gguf.model.files import MmprojFile, ModelFiles
-from qwen3tts_gguf.nets.code_predictor import CodePredictor
+from qwen3tts_gguf.nets.code_predictor import CodePredictor, Frame
 from qwen3tts_gguf.nets.sampling import Sampling
 
 GREEDY = Sampling(draws=False)
@@ -27,20 +26,32 @@ def predictor(files: ModelFiles) -> CodePredictor:
 
 @pytest.fixture(scope="module")
 def hidden(golden: Callable[[str], dict[str, Any]]) -> NDArray[np.float32]:
-    """What the talker said at eight steps, [8, talker_hidden]."""
+    """The talker's output at eight steps, [8, talker_hidden]."""
     return np.asarray(golden("predictor")["hidden"][:8])
+
+
+def frame_of(
+    predictor: CodePredictor,
+    hidden: NDArray[np.float32],
+    sampling: Sampling = GREEDY,
+    rng: np.random.Generator | None = None,
+) -> Frame:
+    """Of one lane: hidden [talker_hidden]"""
+    (frame,) = predictor.predict(hidden[None], [CODE0], [(sampling, rng or np.random.default_rng(0))])
+    return frame
 
 
 def predicted(
     predictor: CodePredictor, hidden: NDArray[np.float32], sampling: Sampling, seed: int = 0
 ) -> NDArray[np.int32]:
+    """One lane's codes, one row of `hidden` after another."""
     rng = np.random.default_rng(seed)
-    return np.stack([predictor.predict(row, CODE0, sampling, rng).codes for row in hidden])
+    return np.stack([frame_of(predictor, row, sampling, rng).codes for row in hidden])
 
 
 def test_a_greedy_frame_is_the_argmax_of_each_step(predictor: CodePredictor, hidden: NDArray[np.float32]) -> None:
     for row in hidden:
-        codes = predictor.predict(row, CODE0, GREEDY, np.random.default_rng(0)).codes
+        codes = frame_of(predictor, row).codes
         assert codes.dtype == np.int32 and codes.shape == (16,) and codes[0] == CODE0
         assert np.array_equal(predictor.logits(row, codes).argmax(axis=1), codes[1:])
 
@@ -59,9 +70,12 @@ def test_threads_may_come_and_go_between_parts_of_a_frame(files: ModelFiles, hid
     backend = Backend(2)
     predictor = CodePredictor(files.mmproj, backend)
     numbers = iter([1, 2, 1, 2, 1])
-    expected = predictor.predict(hidden[0], CODE0, GREEDY, np.random.default_rng(0))
-    found = predictor.predict(
-        hidden[0], CODE0, GREEDY, np.random.default_rng(0), before_part=lambda: backend.use_threads(next(numbers))
+    expected = frame_of(predictor, hidden[0])
+    (found,) = predictor.predict(
+        hidden[:1],
+        [CODE0],
+        [(GREEDY, np.random.default_rng(0))],
+        before_part=lambda: backend.use_threads(next(numbers)),
     )
     assert next(numbers, None) is None  # five parts of three steps
     assert np.array_equal(found.codes, expected.codes) and np.array_equal(found.embedding, expected.embedding)
@@ -95,17 +109,16 @@ def test_the_same_seed_gives_the_same_frames(
     assert not np.array_equal(predicted(predictor, hidden[:3], sampling, seed=4), first)
 
 
-def test_greedy_is_greedy_after_a_draw_from_the_whole_codebook(files: ModelFiles, hidden: NDArray[np.float32]) -> None:
-    """Both keep all candidates, so they share a graph: the noise of the draw must not stay in it."""
-    predictor = CodePredictor(files.mmproj, Backend(1))
+def test_greedy_is_greedy_after_a_draw(predictor: CodePredictor, hidden: NDArray[np.float32]) -> None:
+    """They share a graph: nothing of the draw's settings may stay in it."""
     greedy = predicted(predictor, hidden[:2], GREEDY)
-    predicted(predictor, hidden[:2], Sampling(top_k=0, temperature=5.0))
+    predicted(predictor, hidden[:2], Sampling(top_k=50, temperature=5.0, repetition_penalty=2.0))
     assert np.array_equal(predicted(predictor, hidden[:2], GREEDY), greedy)
 
 
 def test_a_frame_takes_no_random_number_when_greedy(predictor: CodePredictor, hidden: NDArray[np.float32]) -> None:
     rng = np.random.default_rng(0)
-    predictor.predict(hidden[0], CODE0, GREEDY, rng)
+    frame_of(predictor, hidden[0], GREEDY, rng)
     assert rng.random() == np.random.default_rng(0).random()
 
 
@@ -131,7 +144,7 @@ def test_the_first_code_follows_the_official_distribution(
     assert len(p) > 3  # a test of something
 
     rng, n = np.random.default_rng(11), 300
-    said = np.array([predictor.predict(hidden[0], CODE0, sampling, rng).codes[1] for _ in range(n)])
+    said = np.array([frame_of(predictor, hidden[0], sampling, rng).codes[1] for _ in range(n)])
     assert set(said.tolist()) <= set(order.tolist())
     counts = np.array([(said == code).sum() for code in order])
     likely = p * n >= 5
@@ -149,7 +162,7 @@ def test_the_penalty_is_aware_of_the_sign(files: ModelFiles, hidden: NDArray[np.
     predictor = CodePredictor(files.mmproj, Backend(1))
     sampling = Sampling(draws=False, repetition_penalty=1.5)
     for row in hidden[:4]:
-        codes = predictor.predict(row, CODE0, sampling, np.random.default_rng(0)).codes
+        codes = frame_of(predictor, row, sampling).codes
         for step, logits in enumerate(predictor.logits(row, codes)):
             said = codes[1 : 1 + step]  # code 0 is of another codebook
             logits[said] = np.where(logits[said] < 0, logits[said] * 1.5, logits[said] / 1.5)
@@ -164,7 +177,7 @@ def test_embed_is_the_sum_of_the_frames_code_embeddings(
     codes = predicted(predictor, hidden[:3], Sampling())
     expected = np.stack([first[f[0]] + sum(rest[i, f[1 + i]] for i in range(15)) for f in codes])
     assert np.allclose(predictor.embed(codes), expected, atol=1e-5)
-    frame = predictor.predict(hidden[0], CODE0, GREEDY, np.random.default_rng(0))
+    frame = frame_of(predictor, hidden[0])
     assert np.allclose(frame.embedding, predictor.embed(frame.codes[None])[0], atol=1e-5)
 
 
@@ -185,7 +198,7 @@ def test_quantized_logits_stay_near(
         exact, found = predictor.logits(row, frame), quantized.logits(row, frame)
         products = (exact * found).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(found, axis=1)
         assert products.min() > cosine
-    free = quantized.predict(hidden[0], CODE0, Sampling(top_p=0.9), np.random.default_rng(0)).codes
+    free = frame_of(quantized, hidden[0], Sampling(top_p=0.9)).codes
     assert free.min() >= 0 and free.max() < quantized.config.codebook_size
 
 
@@ -193,5 +206,5 @@ def test_a_predictor_as_wide_as_the_talker_has_no_projection(pair: Callable[...,
     narrow = CodePredictor(MmprojFile(pair(size="tiny-0.6b").mmproj), Backend(1))
     assert not narrow.config.projected
     hidden = np.random.default_rng(0).standard_normal(narrow.config.talker_hidden).astype(np.float32)
-    codes = narrow.predict(hidden, CODE0, replace(GREEDY), np.random.default_rng(0)).codes
+    codes = frame_of(narrow, hidden).codes
     assert np.array_equal(narrow.logits(hidden, codes).argmax(axis=1), codes[1:])

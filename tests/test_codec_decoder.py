@@ -1,4 +1,4 @@
-"""The codec decoder: chunks and interleaving do not show, wrong codes are refused, F16 stays near F32."""
+"""The codec decoder: chunks and company change no sample, wrong codes are refused, F16 stays near F32."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf.errors import CodesError
 from qwen3tts_gguf.ggml.device import Backend
-from qwen3tts_gguf.model.files import MmprojFile, ModelFiles
-from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
+from qwen3tts_gguf.model import nano
+from qwen3tts_gguf.model.files import MmprojFile, ModelFiles, find_mmproj
+from qwen3tts_gguf.nets.codec_decoder import CodecDecoder, CodecState
 
 N_FRAMES = 80  # longer than the window of 72
 
@@ -28,9 +29,15 @@ def codes() -> NDArray[np.int32]:
     return np.random.default_rng(5).integers(0, 2048, (N_FRAMES, 16), np.int32)
 
 
+def decoded(decoder: CodecDecoder, codes: NDArray[Any], state: CodecState | None = None) -> NDArray[np.float32]:
+    """One stream alone, from `state` or from the start."""
+    [samples] = decoder.decode([(state or decoder.new_state(), codes)])
+    return samples
+
+
 @pytest.fixture(scope="module")
 def whole(decoder: CodecDecoder, codes: NDArray[np.int32]) -> NDArray[np.float32]:
-    return decoder.decode(codes, decoder.new_state())
+    return decoded(decoder, codes)
 
 
 def test_a_frame_is_1920_samples(decoder: CodecDecoder, whole: NDArray[np.float32]) -> None:
@@ -44,7 +51,7 @@ def test_any_chunking_equals_one_pass(
     decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32], sizes: list[int]
 ) -> None:
     state = decoder.new_state()
-    chunks = [decoder.decode(chunk, state) for chunk in np.split(codes, np.cumsum(sizes)[:-1])]
+    chunks = [decoded(decoder, chunk, state) for chunk in np.split(codes, np.cumsum(sizes)[:-1])]
     assert [len(chunk) for chunk in chunks] == [1920 * size for size in sizes]
     assert np.array_equal(np.concatenate(chunks), whole)
     assert state.n_frames == N_FRAMES
@@ -54,33 +61,60 @@ def test_two_interleaved_states_equal_the_separate_ones(
     decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32]
 ) -> None:
     other = codes[::-1][:10]
-    alone = decoder.decode(other, decoder.new_state())
+    alone = decoded(decoder, other)
     states = decoder.new_state(), decoder.new_state()
     pieces: tuple[list[Any], list[Any]] = ([], [])
     for i in range(5):
-        pieces[0].append(decoder.decode(codes[2 * i : 2 * i + 2], states[0]))
-        pieces[1].append(decoder.decode(other[2 * i : 2 * i + 2], states[1]))
+        pieces[0].append(decoded(decoder, codes[2 * i : 2 * i + 2], states[0]))
+        pieces[1].append(decoded(decoder, other[2 * i : 2 * i + 2], states[1]))
     assert np.array_equal(np.concatenate(pieces[0]), whole[: 10 * 1920])
     assert np.array_equal(np.concatenate(pieces[1]), alone)
 
 
-def test_a_copied_state_goes_on_from_the_same_point(
+def test_a_copied_state_continues_from_the_same_point(
     decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32]
 ) -> None:
     state = decoder.new_state()
-    decoder.decode(codes[:3], state)
-    copy = decoder.copied(state)  # while the decoder's own memory holds the state
-    for each in (state, copy):
-        assert np.array_equal(decoder.decode(codes[3:5], each), whole[3 * 1920 : 5 * 1920])
+    decoded(decoder, codes[:3], state)
+    copy = state.copy()
+    assert copy.n_frames == 3
+    assert np.array_equal(decoded(decoder, codes[3:5], state), whole[3 * 1920 : 5 * 1920])
+    for samples in decoder.decode([(fork, codes[3:5]) for fork in (copy, copy.copy(), copy.copy())]):
+        assert np.array_equal(samples, whole[3 * 1920 : 5 * 1920])
 
 
 @pytest.mark.parametrize("n", [0, 1, 30, 75])
-def test_what_follows_frames_heard_is_what_follows_frames_decoded(
+def test_what_follows_a_primed_state_is_what_follows_decoded_frames(
     decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32], n: int
 ) -> None:
-    state = decoder.heard(codes[:n])
-    found = decoder.decode(codes[n : n + 3], state)
+    state = decoder.prime(codes[:n])
+    assert state.n_frames == n
+    found = decoded(decoder, codes[n : n + 3], state)
     assert np.abs(found - whole[n * 1920 : (n + 3) * 1920]).max() < 1e-4
+
+
+@pytest.mark.parametrize(("name", "n_threads"), [("f32", 2), ("f16", 1), ("f16", 2), ("f16", 3), ("nano", 2)], ids=str)
+def test_samples_do_not_depend_on_company_chunks_or_threads(
+    pair: Callable[..., ConvertedPair], name: str, n_threads: int
+) -> None:
+    """Six streams, more than one graph takes, in random companies and chunks, one of them past the end of the ring."""
+    file = MmprojFile(find_mmproj(nano.folder()) if name == "nano" else pair(codec_type=name).mmproj)
+    decoder, alone = CodecDecoder(file, Backend(n_threads)), CodecDecoder(file, Backend(1))
+    rng = np.random.default_rng(n_threads)
+    streams = [rng.integers(0, decoder.config.codebook_size, (n, 16)) for n in (N_FRAMES, 24, 22, 20, 18, 9)]
+    expected = []
+    for stream in streams:
+        state = alone.new_state()
+        expected.append(np.concatenate([decoded(alone, frame[None], state) for frame in stream]))
+    states = [decoder.new_state() for _ in streams]
+    pieces: list[list[NDArray[np.float32]]] = [[] for _ in streams]
+    while left := [i for i, state in enumerate(states) if state.n_frames < len(streams[i])]:
+        company = rng.permutation(left)[: rng.integers(1, len(left) + 1)]
+        jobs = [(states[i], streams[i][states[i].n_frames :][: rng.choice([1, 1, 1, 2, 4, 5])]) for i in company]
+        for i, samples in zip(company, decoder.decode(jobs), strict=True):
+            pieces[i].append(samples)
+    for found, samples in zip(pieces, expected, strict=True):
+        assert np.array_equal(np.concatenate(found), samples)
 
 
 def test_samples_depend_on_no_later_frame(
@@ -88,7 +122,7 @@ def test_samples_depend_on_no_later_frame(
 ) -> None:
     changed = codes[:6].copy()
     changed[4:] = 0
-    samples = decoder.decode(changed, decoder.new_state())
+    samples = decoded(decoder, changed)
     assert np.array_equal(samples[: 4 * 1920], whole[: 4 * 1920])
     assert not np.array_equal(samples[4 * 1920 :], whole[4 * 1920 : 6 * 1920])
 
@@ -97,23 +131,22 @@ def test_two_decoders_of_one_file_are_independent(
     files: ModelFiles, decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32]
 ) -> None:
     second = CodecDecoder(files.mmproj, Backend(2))
-    state = second.new_state()
-    decoder.decode(codes[::-1][:2], decoder.new_state())
-    assert np.allclose(second.decode(codes[:4], state), whole[: 4 * 1920], atol=1e-6)
+    decoded(decoder, codes[::-1][:2])
+    assert np.allclose(decoded(second, codes[:4]), whole[: 4 * 1920], atol=1e-6)
 
 
 def test_any_kind_of_whole_numbers_will_do(
     decoder: CodecDecoder, codes: NDArray[np.int32], whole: NDArray[np.float32]
 ) -> None:
     for dtype in (np.int64, np.uint16, np.int16, np.uint64):
-        samples = decoder.decode(codes[:2].astype(dtype), decoder.new_state())
+        samples = decoded(decoder, codes[:2].astype(dtype))
         assert np.array_equal(samples, whole[: 2 * 1920])
     columns = np.asfortranarray(codes[:2])
-    assert np.array_equal(decoder.decode(columns, decoder.new_state()), whole[: 2 * 1920])
+    assert np.array_equal(decoded(decoder, columns), whole[: 2 * 1920])
 
 
 def test_no_frames_are_no_samples(decoder: CodecDecoder) -> None:
-    assert decoder.decode(np.zeros((0, 16), np.int32), decoder.new_state()).shape == (0,)
+    assert decoded(decoder, np.zeros((0, 16), np.int32)).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -132,18 +165,19 @@ def test_no_frames_are_no_samples(decoder: CodecDecoder) -> None:
         (np.full((3, 16), (1 << 64) - 1, np.uint64), r"in 0\.\.2047"),
     ],
 )
-def test_what_is_no_codes_is_refused_and_leaves_the_state(
+def test_what_is_no_codes_is_refused_and_leaves_all_states(
     decoder: CodecDecoder,
     codes: NDArray[np.int32],
     whole: NDArray[np.float32],
     wrong: NDArray[Any],
     message: str,
 ) -> None:
-    state = decoder.new_state()
-    decoder.decode(codes[:1], state)
+    state, company = decoder.new_state(), decoder.new_state()
+    decoded(decoder, codes[:1], state)
     with pytest.raises(CodesError, match=message):
-        decoder.decode(wrong, state)
-    assert np.array_equal(decoder.decode(codes[1:2], state), whole[1920 : 2 * 1920])
+        decoder.decode([(company, codes[:1]), (state, wrong)])
+    assert np.array_equal(decoded(decoder, codes[1:2], state), whole[1920 : 2 * 1920])
+    assert np.array_equal(decoded(decoder, codes[:1], company), whole[:1920])
 
 
 def test_an_f16_codec_stays_near_the_f32_one(
@@ -151,6 +185,6 @@ def test_an_f16_codec_stays_near_the_f32_one(
 ) -> None:
     half = CodecDecoder(MmprojFile(pair(codec_type="f16").mmproj), Backend(1))
     n = 20 * half.samples_per_frame
-    error = half.decode(codes[:20], half.new_state()) - whole[:n]
+    error = decoded(half, codes[:20]) - whole[:n]
     snr_db = 10 * np.log10(np.square(whole[:n]).mean() / np.square(error).mean())
     assert snr_db > 45

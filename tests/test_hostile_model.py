@@ -185,10 +185,10 @@ def test_the_most_layers_allowed_fit_the_graphs(mmproj: Half, tmp_path: Path) ->
     predictor = CodePredictor(model, backend)
     hidden, rng = np.ones(model.predictor.talker_hidden, np.float32), np.random.default_rng(0)
     for sampling in (Sampling(), Sampling(top_p=0.9, top_k=0, repetition_penalty=1.1)):
-        codes = predictor.predict(hidden, 1, sampling, rng).codes
+        codes = predictor.predict(hidden[None], [1], [(sampling, rng)])[0].codes
         assert codes.shape == (16,) and codes.min() >= 0 and codes.max() < 2048
     decoder = CodecDecoder(model, backend)
-    assert decoder.decode(codes[None], decoder.heard(np.tile(codes, (3, 1)))).shape == (1920,)
+    assert decoder.decode([(decoder.prime(np.tile(codes, (3, 1))), codes[None])])[0].shape == (1920,)
     assert CodecEncoder(model, backend).encode(np.ones(4_000, np.float32)).shape == (3, 16)
 
 

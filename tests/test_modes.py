@@ -75,7 +75,7 @@ def test_mode_equals_the_official_one(
     options = SpeechOptions(language=language, greedy=True, max_frames=30, layout=LAYOUTS[layout])
     with tts.utter(text, voice, options) as utterance:
         samples = np.concatenate(list(utterance))
-        prompt = utterance._prompt
+    prompt = tts.request(text, voice, options).prompt
     assert relative_error(prompt.embeddings[:, ::column_step], expected[f"{key}.prompt"]) < 1e-4
     assert relative_error(prompt.trailing[:, ::column_step], expected[f"{key}.trailing"]) < 1e-4
     assert utterance.codes.tolist() == expected[f"{key}.codes"].tolist()

@@ -122,7 +122,7 @@ def test_frame_embedding_is_the_sum_of_the_code_embeddings(golden: Golden, predi
     from qwen3tts_gguf.nets.sampling import Sampling
 
     hidden = golden("predictor")["hidden"][0]
-    frame = predictor.predict(hidden, 7, Sampling(draws=False), np.random.default_rng(0))
+    frame = predictor.predict(hidden[None], [7], [(Sampling(draws=False), np.random.default_rng(0))])[0]
     assert relative_error(frame.embedding, predictor.embed(frame.codes[None])[0]) < 1e-6
 
 
@@ -131,7 +131,7 @@ def test_codec_decoder_equals_one_official_pass_over_100_frames(
 ) -> None:
     expected = golden("codec_decoder")
     decoder = CodecDecoder(files.mmproj, backend)
-    samples = decoder.decode(expected["codes"], decoder.new_state())
+    [samples] = decoder.decode([(decoder.new_state(), expected["codes"])])
     assert relative_error(samples, expected["waveform"]) < TOLERANCE
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, NoEndOfSpeech, SpeechOptions
-from qwen3tts_gguf.nets.sampling import next_seed
+from qwen3tts_gguf.nets.sampling import TalkerSampler, next_seed
 from qwen3tts_gguf.speech.runaway import STRETCH, SpeechWatch
 
 Pair = Callable[..., ConvertedPair]
@@ -110,8 +110,8 @@ def test_different_speech_is_left_alone() -> None:
 
 
 def test_a_loop_ends_an_utterance_before_its_budget(never: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TalkerSampler, "choose", lambda _sampler, _logits: 7)
     with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=200)) as utterance:
-        monkeypatch.setattr(utterance._sampler, "choose", lambda _logits: 7)
         utterance.finish()
     assert len(utterance.codes) == STRETCH and not utterance.ended
     with pytest.raises(NoEndOfSpeech, match=r"after 6\.0 s with seed 1: codes that repeat in a loop"):
@@ -134,9 +134,8 @@ def test_a_whole_speech_is_stopped_where_a_stream_is(never: TTS, monkeypatch: py
 
 
 def test_a_benchmark_is_not_stopped(never: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
-    with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=STRETCH + 5)) as utterance:
-        utterance.never_end()
-        monkeypatch.setattr(utterance._sampler, "choose", lambda _logits: 7)
+    monkeypatch.setattr(TalkerSampler, "choose", lambda _sampler, _logits: 7)
+    with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=STRETCH + 5, endless=True)) as utterance:
         assert len(list(utterance)) == STRETCH + 5
 
 
@@ -151,7 +150,7 @@ def test_speech_without_end_is_an_error_that_has_what_was_said(never: TTS) -> No
     assert error.samples.shape == (3 * FRAME,) and error.samples.dtype == np.float32
     assert error.codes.shape == (3, 16) and np.array_equal(never.decode(error.codes), error.samples)
     assert str(error) == (
-        f"no end of speech after 0.2 s with seed {next_seed(1)}: its budget of 3 frames is used up; "
+        f"no end of speech after 0.2 s with seed {next_seed(1)}: its budget of 3 frames is used up: "
         "another seed, other words or more max_frames may help"
     )
 
@@ -222,13 +221,6 @@ def test_a_speech_may_take_its_whole_budget(soon: TTS, failing: int) -> None:
 
 def test_where_nothing_is_left_to_chance_there_is_one_attempt(never: TTS) -> None:
     assert len(list(said_out(never, SpeechOptions(greedy=True, max_frames=2)))) == 1
-
-
-def test_the_memory_of_a_failed_attempt_is_used_again(never: TTS) -> None:
-    for _ in range(2):
-        with pytest.raises(NoEndOfSpeech):
-            never.speak(TEXT, options=SpeechOptions(max_frames=2))
-    assert len(never._talker._idle) == 1
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

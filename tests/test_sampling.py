@@ -128,6 +128,15 @@ def test_ties_go_to_the_lower_token() -> None:
     assert {draw(logits, Sampling(top_k=2), np.random.default_rng(seed)) for seed in range(60)} == {1, 3}
 
 
+@pytest.mark.parametrize("top_k", [1, 7, 50])
+def test_of_equal_logits_at_the_cut_the_lower_tokens_are_kept(top_k: int) -> None:
+    logits = np.random.default_rng(5).integers(0, 12, 3000).astype(np.float32)
+    kept = np.lexsort((np.arange(3000), -logits))[:top_k]
+    assert (logits == logits[kept[-1]]).sum() > top_k  # the cut goes through equal ones
+    rng = np.random.default_rng(0)
+    assert {draw(logits, Sampling(top_k=top_k, temperature=1e3), rng) for _ in range(40 * top_k)} == set(kept.tolist())
+
+
 def test_the_penalty_is_aware_of_the_sign_and_counts_a_token_once() -> None:
     s = Sampling(draws=False, repetition_penalty=2.0)
     logits = np.full(N, -9, np.float32)

@@ -26,14 +26,14 @@ def test_one_thread_is_not_shared() -> None:
     assert not shares(1).side_by_side
 
 
-@pytest.mark.parametrize("in_parts", [False, True])
-def test_what_is_said_and_heard_does_not_depend_on_threads(pair: Callable[..., ConvertedPair], in_parts: bool) -> None:
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_what_is_said_and_heard_does_not_depend_on_threads(pair: Callable[..., ConvertedPair], in_pieces: bool) -> None:
     heard = []
     for n_threads in (1, 2, 3):
         tts = TTS(pair(type="q4_0").talker, n_threads=n_threads)
-        with tts.utter("Some words.", options=SpeechOptions(seed=3, max_frames=7)) as utterance:
-            utterance.never_end()
-            samples = np.concatenate(list(utterance.in_parts() if in_parts else utterance))
+        options = SpeechOptions(seed=3, max_frames=7, endless=True)
+        with tts.utter("Some words.", options=options) as utterance:
+            samples = np.concatenate(list(utterance.pieces() if in_pieces else utterance))
         assert not utterance.ended and utterance.runaway and len(utterance.codes) == 7
         heard.append((utterance.codes.tolist(), samples))
     for codes, samples in heard[1:]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, OptionError, SpeechOptions, TextError, Voice
 from qwen3tts_gguf.errors import CodesError, ModelFileError
-from qwen3tts_gguf.nets.talker import _Context
+from qwen3tts_gguf.nets.sampling import TalkerSampler
 
 TEXT = "Hello, world!"
 FRAME = 1920
@@ -88,9 +88,9 @@ def test_max_frames_is_honoured(single: TTS, max_frames: int) -> None:
 
 
 def test_the_end_of_speech_ends_it(single: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = iter([5, 6, single.vocabulary.codec.eos])
+    monkeypatch.setattr(TalkerSampler, "choose", lambda _sampler, _logits: next(codes))
     with single.utter(TEXT, options=options(max_frames=50)) as utterance:
-        codes = iter([5, 6, single.vocabulary.codec.eos])
-        monkeypatch.setattr(utterance._sampler, "choose", lambda _logits: next(codes))
         assert len(list(utterance)) == 2
     assert utterance.ended and utterance.runaway is None and utterance.codes[:, 0].tolist() == [5, 6]
 
@@ -185,42 +185,23 @@ def test_the_speech_does_not_depend_on_the_number_of_threads(pair: Callable[...,
         assert np.array_equal(codes, speeches[0][0]) and np.array_equal(samples, speeches[0][1])
 
 
-@pytest.mark.parametrize("n_at_once", [1, 3, 4])
-def test_the_samples_do_not_depend_on_how_many_frames_are_decoded_at_once(single: TTS, n_at_once: int) -> None:
-    with single.utter(TEXT, options=options()) as utterance:
-        utterance.finish()
-    decoder = single._decoder
-    state = decoder.new_state()
-    pieces = [decoder.decode(utterance.codes[i : i + n_at_once], state) for i in range(0, 4, n_at_once)]
-    assert np.array_equal(np.concatenate(pieces), utterance.samples)
-
-
 @pytest.mark.parametrize("layout", ["whole", "stepwise"])
-def test_what_a_voice_always_begins_with_is_taken_in_once(
-    single: TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch, layout: str
-) -> None:
+def test_the_beginning_of_a_prompt_is_computed_once_per_voice(single: TTS, voice: Voice, layout: str) -> None:
     in_context = Voice.from_audio(
         tiny.reference_clip(24_000), single, rate_hz=24_000, transcript="The keeper of the lighthouse waits."
     )
-    taken_in: list[int] = []
-    decode = _Context._decode_batch
 
-    def counting(context: _Context, embeddings: NDArray[np.float32], start: int, *, with_output: bool) -> None:
-        taken_in.append(len(embeddings))
-        decode(context, embeddings, start, with_output=with_output)
+    def first_frame(text: str, voice: Voice) -> tuple[int, NDArray[np.float32]]:
+        with single.utter(text, voice, options(max_frames=1, layout=layout)) as utterance:
+            utterance.finish()
+        return utterance.timings.prompt_kept, utterance.samples
 
-    def first_samples(text: str, voice: Voice) -> tuple[int, NDArray[np.float32]]:
-        taken_in.clear()
-        samples = beginning(single, text, voice, options(max_frames=1, layout=layout))
-        return sum(taken_in), samples
-
-    monkeypatch.setattr(_Context, "_decode_batch", counting)
-    first_samples(TEXT, voice)
+    first_frame(TEXT, voice)
     for other in (in_context, voice):  # each is new after the other
-        n_new, expected = first_samples(TEXT, other)
-        first_samples("Something else.", other)
-        n_known, samples = first_samples(TEXT, other)
-        assert n_known < n_new - 7 and np.array_equal(samples, expected)
+        _, expected = first_frame(TEXT, other)
+        first_frame("Something else.", other)
+        n_kept, samples = first_frame(TEXT, other)
+        assert n_kept > 7 and np.array_equal(samples, expected)
 
 
 def test_the_speech_does_not_depend_on_what_was_said_before(single: TTS, voice: Voice) -> None:
@@ -307,18 +288,6 @@ def test_an_abandoned_stream_leaves_nothing_behind(single: TTS) -> None:
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert np.array_equal(beginning(single, TEXT, None, options()), expected)
-
-
-def test_memory_of_an_utterance_is_used_again(single: TTS) -> None:
-    for _ in range(3):
-        said(single, max_frames=1)
-    n_idle = len(single._talker._idle)
-    said(single, max_frames=1)
-    assert len(single._talker._idle) == n_idle
-    with single.utter(TEXT, options=options()) as utterance:
-        utterance.close()
-    utterance.close()  # twice is once
-    assert len(single._talker._idle) == n_idle
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def test_the_script_is_sampled_and_the_runs_are_greedy(tts: TTS) -> None:
 def test_what_is_never_said_has_no_say(tts: TTS) -> None:
     script = _written(tts, None, TEXTS[:1], SHORT, clip=None)
     (answer,) = _answers(tts, script, lambda _: None)
-    codebook_size = tts._predictor.config.codebook_size
+    codebook_size = tts.engine.predictor.config.codebook_size
     assert answer.logits.shape == (6, codebook_size + 1)  # and end of speech
     assert answer.predictor.shape == (6, 15, codebook_size) and np.isfinite(answer.logits).all()
 

@@ -46,6 +46,7 @@ class Size:
     intermediate: int
     tts_model_size: str
     predictor_hidden: int = 64
+    predictor_intermediate: int = 160
 
 
 SIZES = {
@@ -53,6 +54,10 @@ SIZES = {
     # as wide a predictor as the talker: no projection between them, as in the released 0.6B
     "tiny-0.6b": Size(hidden=128, intermediate=256, tts_model_size="0b6", predictor_hidden=128),
     "tiny-1.7b": Size(hidden=192, intermediate=384, tts_model_size="1b7"),
+    # wide enough for blocks of 256: at q4_k_m and the like, the predictor's matrices are K-quants
+    "tiny-blocks": Size(
+        hidden=512, intermediate=512, tts_model_size="1b7", predictor_hidden=256, predictor_intermediate=256
+    ),
 }
 
 # ------------------------------------------------------------------------------------------------------------ tokenizer
@@ -193,8 +198,8 @@ def model_config(model_type: str, size: Size, tokenizer: Tokenizer) -> Json:
     attention = {"attention_bias": False, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
     code_predictor = {
         "model_type": "qwen3_tts_talker_code_predictor", "hidden_act": "silu", "hidden_size": size.predictor_hidden,
-        "intermediate_size": 160, "layer_types": ["full_attention"] * 2, "max_position_embeddings": 65536,
-        "num_code_groups": N_CODEBOOKS, "num_hidden_layers": 2, "rms_norm_eps": 1e-6, "rope_scaling": None,
+        "intermediate_size": size.predictor_intermediate, "layer_types": ["full_attention"] * 2,
+        "max_position_embeddings": 65536, "num_code_groups": N_CODEBOOKS, "num_hidden_layers": 2, "rms_norm_eps": 1e-6, "rope_scaling": None,
         "rope_theta": 1000000, "vocab_size": CODEBOOK_SIZE, **attention,
     }  # fmt: skip
     has_presets = model_type == "custom_voice"

@@ -71,4 +71,4 @@ def decode(
     state = decoder.new_state()
     with open_sink(target) as sink, progress(quiet=quiet) as bar:
         for frame in bar.track(frames, description="decoding"):
-            sink.write(decoder.decode(frame[None], state))
+            sink.write(decoder.decode([(state, frame[None])])[0])

@@ -289,7 +289,7 @@ def _speak_to(target: Path | BinaryIO, attempts: Iterator[Utterance], keep_parti
             if n_failed:
                 stderr.print(f"warning: no end of speech; trying again with seed {utterance.seed}", soft_wrap=True)
             frames = []
-            for samples in utterance.in_parts() if is_file else utterance:
+            for samples in utterance.pieces() if is_file else utterance:
                 if is_file:
                     frames.append(samples)
                 else:

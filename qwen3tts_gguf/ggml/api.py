@@ -81,6 +81,10 @@ free = function("ggml_free", None, c_void_p)
 tensor_overhead = function("ggml_tensor_overhead", c_size_t)
 # struct ggml_tensor * ggml_new_tensor(struct ggml_context * ctx, enum ggml_type type, int n_dims, const int64_t *ne);
 new_tensor = function("ggml_new_tensor", c_void_p, c_void_p, c_int, c_int, c_void_p)
+# void * ggml_get_mem_buffer(const struct ggml_context * ctx);
+get_mem_buffer = function("ggml_get_mem_buffer", c_void_p, c_void_p)
+# size_t ggml_get_mem_size(const struct ggml_context * ctx);
+get_mem_size = function("ggml_get_mem_size", c_size_t, c_void_p)
 # void ggml_set_output(struct ggml_tensor * tensor);
 set_output = function("ggml_set_output", None, c_void_p)
 
@@ -134,6 +138,8 @@ clamp = function("ggml_clamp", c_void_p, c_void_p, c_void_p, c_float, c_float)
 cumsum = function("ggml_cumsum", c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_step(struct ggml_context * ctx, struct ggml_tensor * a);
 step = function("ggml_step", c_void_p, c_void_p, c_void_p)
+# struct ggml_tensor * ggml_sgn(struct ggml_context * ctx, struct ggml_tensor * a);
+sgn = function("ggml_sgn", c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_log(struct ggml_context * ctx, struct ggml_tensor * a);
 log = function("ggml_log", c_void_p, c_void_p, c_void_p)
 

@@ -122,6 +122,21 @@ class Graph:
         self._arrays[x.pointer] = values
         return values
 
+    def arena(self) -> NDArray[np.uint64]:
+        """The memory of the tensor structs of this graph's nodes (slots.py)."""
+        address, size = api.get_mem_buffer(self._nodes.pointer), api.get_mem_size(self._nodes.pointer)
+        memory = (ctypes.c_uint64 * (size // ctypes.sizeof(ctypes.c_uint64))).from_address(address)
+        return np.ctypeslib.as_array(memory)
+
+    def views_of(self, leaf: Tensor) -> list[tuple[int, int]]:
+        """Every tensor of the graph that lies in the memory of `leaf`: its pointer, and its offset there in bytes."""
+        pointers = set()
+        for i in range(api.graph_n_nodes(self._graph)):
+            node = api.graph_node(self._graph, i)
+            pointers |= {node, *api.TensorStruct.from_address(node).src}
+        structs = {pointer: api.TensorStruct.from_address(pointer) for pointer in pointers if pointer}
+        return [(at, struct.view_offs) for at, struct in sorted(structs.items()) if struct.view_src == leaf.pointer]
+
     def __del__(self) -> None:
         if getattr(self, "_allocator", None):
             api.gallocr_free(self._allocator)
@@ -162,9 +177,10 @@ class Graph:
         return self.view(x, shape, _contiguous_strides(shape), start * row)
 
     def columns(self, x: Tensor, start: int, *shape: int) -> Tensor:
-        """Some columns of a contiguous x [T, C], from `start` on, each row's as `shape` -> [T, *shape]"""
-        assert len(x.shape) == 2 and start + prod(shape) <= x.shape[1], (x, start, shape)
-        return self.view(x, (x.shape[0], *shape), (x.shape[1], *_contiguous_strides(shape)), start)
+        """Some columns of a contiguous x [.., C], from `start` on, each row's as `shape` -> [.., *shape]"""
+        assert start + prod(shape) <= x.shape[-1], (x, start, shape)
+        strides = (*_contiguous_strides(x.shape)[:-1], *_contiguous_strides(shape))
+        return self.view(x, (*x.shape[:-1], *shape), strides, start)
 
     def row(self, x: Tensor, index: int) -> Tensor:
         """x[index] of a contiguous `x` of two dimensions or more."""
@@ -201,8 +217,9 @@ class Graph:
         return self._node(api.cpy(self._nodes.pointer, source.pointer, target.pointer), target.shape, target.type)
 
     def set_rows(self, target: Tensor, source: Tensor, indices: Tensor) -> Tensor:
-        """target[indices[i]] = source[i], for int32 indices [n]; the result is `target` after it."""
+        """target[.., indices[.., i], :] = source[.., i, :], for int32 indices [.., n]; the result is `target` then."""
         assert source.shape == (*indices.shape, target.shape[-1]), (target, source, indices)
+        assert target.shape[:-2] == indices.shape[:-1], (target, indices)
         node = api.set_rows(self._nodes.pointer, target.pointer, source.pointer, indices.pointer)
         return self._node(node, target.shape, target.type)
 
@@ -266,6 +283,10 @@ class Graph:
         """1 where x > 0, else 0."""
         return self._unary(api.step, x)
 
+    def sign(self, x: Tensor) -> Tensor:
+        """1 where x > 0, -1 where x < 0, else 0."""
+        return self._unary(api.sgn, x)
+
     # -- networks ------------------------------------------------------------------------------------------------------
 
     def relu(self, x: Tensor) -> Tensor:
@@ -328,15 +349,15 @@ class Graph:
         return node
 
     def lookup(self, table: Tensor, ids: Tensor) -> Tensor:
-        """table [n, width] of any type, ids int32 [k] -> float32 [k, width]"""
-        assert len(table.shape) == 2 and len(ids.shape) == 1 and ids.type == GgmlType.I32, (table, ids)
+        """table [.., n, width] of any type, ids int32 [.., k] -> float32 [.., k, width]; int32 from an int32 table"""
+        assert table.shape[:-2] == ids.shape[:-1] and ids.type == GgmlType.I32, (table, ids)
         node = api.get_rows(self._nodes.pointer, table.pointer, ids.pointer)
         type = GgmlType.I32 if table.type == GgmlType.I32 else GgmlType.F32
         return self._node(node, (*ids.shape, table.shape[-1]), type)
 
     def rope(self, x: Tensor, positions: Tensor, theta: float) -> Tensor:
-        """Rotate-half position embedding. x [T, heads, head_dim], positions int32 [T]"""
-        assert len(x.shape) == 3 and positions.shape == x.shape[:1], (x, positions)
+        """Rotate-half position embedding. x [.., T, heads, head_dim], positions int32 [T]"""
+        assert len(x.shape) >= 3 and positions.shape == x.shape[-3:-2], (x, positions)
         head_dim = x.shape[-1]
         node = api.rope_ext(
             self._nodes.pointer, x.pointer, positions.pointer, None, head_dim, api.ROPE_TYPE_NEOX, 0,
@@ -345,14 +366,15 @@ class Graph:
         return self._node(node, x.shape)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """q [H, T, D], k and v [H_kv, S, D], mask float16 [T, S] added to the scores -> [T, H, D]"""
-        heads, n_queries, head_dim = q.shape
-        assert k.shape == v.shape and k.shape[2] == head_dim and heads % k.shape[0] == 0, (q, k, v)
-        assert mask is None or (mask.type == GgmlType.F16 and mask.shape == (n_queries, k.shape[1])), (q, k, mask)
+        """q [.., H, T, D], k and v [.., H_kv, S, D], mask float16 [T, S] added to the scores -> [.., T, H, D]"""
+        *lanes, heads, n_queries, head_dim = q.shape
+        assert k.shape == v.shape and [*k.shape[:-3], k.shape[-1]] == [*lanes, head_dim], (q, k, v)
+        assert heads % k.shape[-3] == 0, (q, k)
+        assert mask is None or (mask.type == GgmlType.F16 and mask.shape == (n_queries, k.shape[-2])), (q, k, mask)
         node = api.flash_attn_ext(
             self._nodes.pointer, q.pointer, k.pointer, v.pointer, mask.pointer if mask else None, scale, 0.0, 0.0
         )
-        return self._node(node, (n_queries, heads, head_dim))
+        return self._node(node, (*lanes, n_queries, heads, head_dim))
 
     def argmax(self, x: Tensor) -> Tensor:
         """x [n, width] -> int32 [n]"""

@@ -4,21 +4,15 @@
         ─ short utterances (first audio, warm) ─ one utterance of n_frames, handed out frame by frame (ms a frame)
         ─ the same handed out as a whole (RTF)
 
-End of speech is barred, so that runs compare whatever the weights would say. The parts of a frame are timed from
-outside: methods of the loaded model are covered, while one utterance lasts, by ones that look at the clock.
+The end of speech is suppressed, so that runs compare whatever the weights would choose. The times of a frame's parts
+are the engine's own (`Utterance.timings`).
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from ctypes import c_char_p
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,27 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, OptionError
-from ..ggml.library import function
+from ..errors import OptionError
 from ..model.files import ModelFiles
 from ..model.gguf_file import GgufFile
-from ..model.schema import SAMPLE_RATE_HZ
-from ..speech.prompt import Layout
-from ..tts import TTS, SpeechOptions, Utterance
+from ..model.schema import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from ..speech.options import Layout, SpeechOptions
+from ..tts import TTS
 from ..voice.voice import Voice
+from .machine import machine_facts, memory_gb, process_seconds, versions
 
-__all__ = [
-    "FRAME_PARTS",
-    "MIN_FRAMES",
-    "TEXT",
-    "Report",
-    "machine_facts",
-    "measure",
-    "memory_gb",
-    "plain_voice",
-    "versions",
-    "weight_types",
-]
+__all__ = ["FRAME_PARTS", "MIN_FRAMES", "TEXT", "Report", "measure", "plain_voice", "weight_types"]
 
 Report = dict[str, Any]
 """JSON's types only; units are in the names. `measure` tells what is in it."""
@@ -62,8 +45,6 @@ _EARLY = slice(90, 110)
 _N_LATE = 20
 _LONG = 200
 """From so many frames on, early and late ones are compared."""
-
-_imported = time.perf_counter()
 
 
 def measure(
@@ -98,15 +79,15 @@ def measure(
     loaded = time.perf_counter()
     voice = (choose_voice or plain_voice)(tts)
     chosen = time.perf_counter()
-    options = SpeechOptions(seed=0, max_frames=n_frames, layout=layout)
+    options = SpeechOptions(seed=0, max_frames=n_frames, layout=layout, endless=True)
 
     on_stage("warming up")
-    with _endless(tts, voice, options) as utterance:
+    with tts.utter(TEXT, voice, replace(options, max_frames=min(_N_WARM_UP, n_frames))) as utterance:
         frames = iter(utterance)
         next(frames)
-        from_start_seconds, start = _process_seconds()
-        for _ in range(min(_N_WARM_UP, n_frames) - 1):
-            next(frames)
+        from_start_seconds, start = process_seconds()
+        for _ in frames:
+            pass
     on_stage("measuring the first frame")
     warm = [_first_audio_seconds(tts, voice, options) for _ in range(_N_FIRST_AUDIO)]
     on_stage(f"measuring {n_frames} frames, one by one")
@@ -115,15 +96,16 @@ def measure(
     work_seconds = _seconds(lambda: _whole(tts, voice, options))
     peak_rss_gb = memory_gb("VmHWM", or_peak=True)
 
-    audio_seconds = n_frames * tts._decoder.samples_per_frame / SAMPLE_RATE_HZ
+    audio_seconds = n_frames * SAMPLES_PER_FRAME / SAMPLE_RATE_HZ
+    threads = tts.plan.threads
     return {
         "format": 3,
         "runtime": "qwen3tts-gguf",
         "model": _model_facts(tts, ModelFiles(model, mmproj)),
         "voice": _voice_facts(voice),
         "layout": layout,
-        "threads": tts._shares.all,
-        "side_by_side": [tts._shares.language, tts._shares.codec] if tts._shares.side_by_side else None,
+        "threads": threads.all,
+        "side_by_side": [threads.language, threads.codec] if threads.side_by_side else None,
         "machine": machine_facts(),
         "versions": versions(),
         "frames": n_frames,
@@ -173,94 +155,47 @@ class _Run:
     """Memory after some frames."""
 
 
-def _endless(tts: TTS, voice: Voice | None, options: SpeechOptions) -> Utterance:
-    """An utterance that only ends at max_frames."""
-    utterance = tts.utter(TEXT, voice, options)
-    utterance.never_end()
-    return utterance
-
-
 def _first_audio_seconds(tts: TTS, voice: Voice | None, options: SpeechOptions) -> float:
     started = time.perf_counter()
-    with _endless(tts, voice, options) as utterance:
+    with tts.utter(TEXT, voice, options) as utterance:
         next(iter(utterance))
         return time.perf_counter() - started
 
 
 def _whole(tts: TTS, voice: Voice | None, options: SpeechOptions) -> None:
-    with _endless(tts, voice, options) as utterance:
+    with tts.utter(TEXT, voice, options) as utterance:
         utterance.finish()
 
 
 def _run(tts: TTS, voice: Voice | None, options: SpeechOptions) -> _Run:
     started = time.perf_counter()
-    utterance = _endless(tts, voice, options)
+    utterance = tts.utter(TEXT, voice, options)
     work_seconds = time.perf_counter() - started
-    rows: list[tuple[float, ...]] = []  # talker, predictor, codec, whole
-    rss_gb = {}
-    with (
-        utterance,
-        _clocked(utterance._sequence, "forward") as talker,
-        _clocked(tts._predictor, "predict") as predictor,
-        _clocked(tts._decoder, "decode") as codec,
-    ):
+    whole, rss_gb = np.zeros(utterance.max_frames), {}
+    with utterance:
         frames = iter(utterance)
-        for i in range(utterance.max_frames):
-            whole = _seconds(lambda: next(frames))
-            rows.append((talker.lap(), predictor.lap(), codec.lap(), whole))
-            if i + 1 in (_EARLY.stop, utterance.max_frames):
+        for i in range(len(whole)):
+            whole[i] = _seconds(lambda: next(frames))
+            if i + 1 in (_EARLY.stop, len(whole)):
                 rss_gb[i + 1] = memory_gb("VmRSS")
-    seconds = dict(zip(("talker", "predictor", "codec", "whole"), np.array(rows).T.copy(), strict=True))
-    work_seconds += float(seconds["whole"].sum())
-    prefill_seconds = float(seconds["talker"][0])
-    seconds["whole"][0] -= prefill_seconds
-    seconds["talker"][0] = 0
-    language = seconds["talker"] + seconds["predictor"]
-    side_by_side = tts._shares.side_by_side
-    spent = np.maximum(language, seconds["codec"]) if side_by_side else language + seconds["codec"]
-    other = np.maximum(seconds["whole"] - spent, 0)  # side by side, work on the first frame is another frame's as well
-    by_part = {**seconds, "other": other}
+        for _ in frames:
+            raise AssertionError("a frame past the budget")
+    work_seconds += float(whole.sum())
+    timings = utterance.timings
+    whole[0] -= timings.prompt
+    talker, predictor, codec = (np.array(part) for part in (timings.talker, timings.predictor, timings.codec))
+    language = talker + predictor
+    spent = np.maximum(language, codec) if tts.plan.threads.side_by_side else language + codec
+    other = np.maximum(whole - spent, 0)  # while nets overlap, the work on a frame is partly another frame's time
     return _Run(
-        n_prompt=len(utterance._prompt.embeddings),
-        n_kept=utterance._sequence.n_kept,
+        n_prompt=timings.prompt_positions,
+        n_kept=timings.prompt_kept,
         work_seconds=work_seconds,
-        prefill_seconds=prefill_seconds,
-        seconds={part: by_part[part] for part in (*FRAME_PARTS, "whole")},
+        prefill_seconds=timings.prompt,
+        seconds={"talker": talker, "predictor": predictor, "codec": codec, "other": other, "whole": whole},
         codes=utterance.codes,
         rss_gb=rss_gb,
     )
-
-
-class _Clock:
-    """Adds up the seconds of some calls."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._told = 0.0
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        lap, self._told = self.seconds - self._told, self.seconds
-        return lap
-
-
-@contextmanager
-def _clocked(owner: object, method: str) -> Iterator[_Clock]:
-    """Meanwhile this one object's method takes time from the clock."""
-    clock, original = _Clock(), getattr(owner, method)
-
-    def timed(*arguments: Any, **named: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return original(*arguments, **named)
-        finally:
-            clock.seconds += time.perf_counter() - started
-
-    setattr(owner, method, timed)
-    try:
-        yield clock
-    finally:
-        delattr(owner, method)  # the class's own shows again
 
 
 def _seconds(call: Callable[[], Any]) -> float:
@@ -287,85 +222,6 @@ def _long_run(run: _Run) -> dict[str, float | None] | None:
         "frame_100_rss_gb": run.rss_gb[_EARLY.stop],
         "last_rss_gb": run.rss_gb[len(whole_ms)],
     }
-
-
-# -- the process and the machine -------------------------------------------------------------------------------------
-
-
-def _process_seconds() -> tuple[float, str]:
-    """The age of this process, and since what: Linux tells its creation to 10 ms, elsewhere our import has to do."""
-    if sys.platform == "linux":
-        # proc(5): field 22 is the start in clock ticks since boot; the second field, in brackets, may hold spaces.
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        created = int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - created, "process creation"
-    return time.perf_counter() - _imported, "import"
-
-
-def memory_gb(line: str, *, or_peak: bool = False) -> float | None:
-    """A line of Linux's /proc/self/status, mapped file pages included; elsewhere, at most, getrusage's peak.
-
-    Not getrusage on Linux: there a child starts with its parent's peak.
-    """
-    if sys.platform == "linux":
-        for text in Path("/proc/self/status").read_text().splitlines():
-            if text.startswith(f"{line}:"):
-                return int(text.split()[1]) * 1024 / 1e9
-        return None
-    if or_peak and sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
-    return None
-
-
-def machine_facts() -> dict[str, Any]:
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "memory_gb": memory_bytes and memory_bytes / 1e9,
-        "system": f"{platform.system()} {platform.machine()}",
-        "features": _features(),
-    }
-
-
-def _cpu_name() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _features() -> dict[str, list[str]]:
-    """What each of ggml's backends says it uses: {"CPU": ["AVX2", ...]}"""
-    # const char * llama_print_system_info(void);   -> "CPU : SSE3 = 1 | AVX2 = 1 | " for all backends in a row
-    line: str = function("llama_print_system_info", c_char_p)().decode()
-    features: dict[str, list[str]] = {}
-    backend = ""
-    for item in line.split("|"):
-        name, _, rest = item.rpartition(" : ")
-        backend = name.strip() or backend
-        feature, equals, value = (part.strip() for part in rest.partition("="))
-        if equals and value != "0":
-            features.setdefault(backend, []).append(feature if value == "1" else f"{feature}={value}")
-    return features
-
-
-def versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in ("qwen3tts-gguf", "llama-cpp-python", "numpy"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a source tree
-            versions[name] = "not installed"
-    try:
-        # const char * ggml_version(void);
-        versions["ggml"] = function("ggml_version", c_char_p)().decode()
-    except BackendError:
-        versions["ggml"] = "not told"
-    return versions
 
 
 # -- the model -------------------------------------------------------------------------------------------------------

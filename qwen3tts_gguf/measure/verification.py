@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import read_audio
+from ..engine.forced import teacher_forced
 from ..errors import ModelFileError, TextError
 from ..model.files import ModelFiles
 from ..model.gguf_file import GgufFile
@@ -162,30 +163,24 @@ def _written(tts: TTS, voice: Voice | None, texts: Sequence[str], options: Speec
 
 
 def _answers(tts: TTS, script: _Script, on_stage: Callable[[str], None]) -> Iterator[_Answer]:
-    can_be_said = np.setdiff1d(np.arange(CODEC_VOCABULARY), tts.vocabulary.suppressed)
+    allowed = np.setdiff1d(np.arange(CODEC_VOCABULARY), tts.vocabulary.suppressed)
     for i, line in enumerate(script.lines):
         on_stage(f"text {i + 1} of {len(script.lines)}")
-        with tts.utter(line.text, script.voice, script.options) as utterance:
-            prompt, embeddings = utterance._prompt, tts._predictor.embed(line.codes)
-            later = [(row + prompt.text_row(frame))[None] for frame, row in enumerate(embeddings[:-1])]
-            outputs = [utterance._sequence.forward(rows) for rows in (prompt.embeddings, *later)]
-            samples = tts._decoder.decode(line.codes, utterance._codec_state)
+        forced = teacher_forced(tts.engine, tts.request(line.text, script.voice, script.options), line.codes)
         with tts.utter(line.text, script.voice, replace(script.options, greedy=True)) as utterance:
             utterance.finish()
         yield _Answer(
-            hidden=np.stack([out.hidden for out in outputs]),
-            logits=np.stack([out.logits[can_be_said] for out in outputs]),
-            predictor=np.stack(
-                [tts._predictor.logits(out.hidden, codes) for out, codes in zip(outputs, line.codes, strict=True)]
-            ),
-            samples=samples,
+            hidden=forced.hidden,
+            logits=forced.logits[:, allowed],
+            predictor=forced.predictor_logits,
+            samples=forced.samples,
             greedy=utterance.codes,
         )
 
 
 def _speaker_vector(tts: TTS, script: _Script) -> NDArray[np.float32]:
     """[hidden], without the advice that goes with making a voice: nobody chose the reference's own speech."""
-    return tts.voice_encoder._speaker_vector(script.clip)
+    return tts.voice_encoder.speaker_vector(script.clip)
 
 
 # -- adding up ---------------------------------------------------------------------------------------------------------

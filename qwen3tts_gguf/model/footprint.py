@@ -18,7 +18,7 @@ from ..ggml.types import GgmlType
 from .files import ModelFiles
 from .gguf_file import GgufFile
 
-__all__ = ["available_bytes", "needed_bytes", "require_room"]
+__all__ = ["available_bytes", "needed_bytes", "require_room", "require_room_for_text"]
 
 _PROCESS_BYTES = 180 << 20
 """Python, the libraries, vocabulary and merges, graphs and their buffers: measured with the 0.6B."""
@@ -39,13 +39,28 @@ def require_room(files: ModelFiles) -> None:
         )
 
 
+def require_room_for_text(files: ModelFiles, n_positions: int) -> None:
+    """Raises BackendError when the keys and values of a prompt plainly do not fit, with the model already loaded."""
+    needed, available = max(0, n_positions - _POSITIONS) * _position_bytes(files), available_bytes()
+    if needed > _DOUBT * available:
+        raise BackendError(
+            f"{files.talker.file.path}: a text of {n_positions} positions takes about {needed / 1e9:.1f} GB of memory, "
+            f"and {max(0, available) / 1e9:.1f} GB are free",
+            hint="speak it in shorter pieces",
+        )
+
+
 def needed_bytes(files: ModelFiles) -> int:
     """About what speaking takes: 4 % below to 11 % above what was measured for the released sizes."""
+    weights = sum(_spoken_with(file) for file in (files.talker.file, files.mmproj.file))
+    return weights + _POSITIONS * _position_bytes(files) + _PROCESS_BYTES
+
+
+def _position_bytes(files: ModelFiles) -> int:
+    """The talker's keys and values of one position."""
     c = files.talker.config
     exact = files.talker.file.info("blk.0.attn_k.weight").type == GgmlType.F32
-    kv = 2 * c.n_layers * _POSITIONS * c.n_kv_heads * c.head_dim * (4 if exact else 2)
-    weights = sum(_spoken_with(file) for file in (files.talker.file, files.mmproj.file))
-    return weights + kv + _PROCESS_BYTES
+    return 2 * c.n_layers * c.n_kv_heads * c.head_dim * (4 if exact else 2)
 
 
 def _spoken_with(file: GgufFile) -> int:

@@ -1,38 +1,45 @@
-"""Layers that go on where they stopped: causal convolutions, and SnakeBeta between them, with a memory of the past.
+"""Layers that continue where they stopped: causal convolutions, and SnakeBeta between them, with a memory of the past.
 
-    padded  [n + T, C]    the last n rows of the past, and the new ones
-    windows [T, k * C]    k rows end to end, one window for each new row; they overlap in memory, nothing is copied
-    y       [T, out]      a convolution is the product of windows and weight
+    padded  [slots, n + T, C]  of each stream the last n rows of the past, and the new ones
+    windows [slots * T, k * C] k rows end to end, one window for each new row
+    y       [slots * T, out]   a convolution is the product of windows and weight
 
-What a layer remembers lies in a `Memory`, not in the graph: graphs for one and for four frames at once share it.
+What a layer remembers lies in the streams' own state, not in the graph: at the start its past is copied in front of the
+new rows, at the end their last rows become the past.
 
 Rows are what the time goes into here, 1920 a frame in the end, so how ggml multiplies decides (benchmarks/LOG.md):
 
 - Where rows are many, a residual unit's convolution is computed at points (winograd.py), in float32: with less than a
   third of the multiplications. Where they are few its weights take the time, and it is a product with windows.
-- A dilated convolution is a plain one on every dilation-th row: split time into phases, convolve, join. At points, the
-  rows of all phases that belong together lie in memory one after another, and nothing is split.
+- Windows of a dilated convolution are gathered by one copy; at points, rows that belong together lie in memory one
+  after another, and nothing is gathered.
 - An elementwise operation computes addresses anew for each row. So narrow rows are taken many at a time, and vectors
   of a value a channel are stored as often as fits: "tiled".
+- ggml rounds a product of one row in one way and of two or more in another. So that neither chunks nor company show,
+  layers with one row a frame multiply row by row (`linear`); all others have several rows in any case.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ggml.device import Backend, Tensor, Weights
+from ..ggml.device import Backend, Tensor
 from ..ggml.graph import Graph
+from ..ggml.slots import Slots
 from ..ggml.types import GgmlType
-from .layers import WeightLoader, causal_windows, row_by_row
+from .layers import WeightLoader, causal_windows
 from .winograd import TILE, mixes
 
-__all__ = ["FRAMES_AT_ONCE", "CausalGraph", "CausalLoader", "Conv", "Memory", "PointConv", "ResidualUnit", "Snake"]
+__all__ = ["FRAMES_AT_ONCE", "CausalGraph", "CausalLoader", "Conv", "PointConv", "Region", "ResidualUnit", "Snake"]
 
 FRAMES_AT_ONCE = 4
+MAX_SLOTS = 4
+"""Streams in one graph; with more, little is left to save."""
 _MOST_VALUES = 2048  # of a tiled row
 # sin^2(pi d) = c0 d^2 + c1 d^4 + ... for d in [-1/2, 1/2], fitted at Chebyshev nodes; off by 4.6e-7 at most.
 _SINE_SQUARED = (9.86952175, -32.46503585, 42.64227604, -29.42110714, 10.57316894)
@@ -135,122 +142,142 @@ class CausalLoader:
 # -- the past ----------------------------------------------------------------------------------------------------------
 
 
-class Memory:
-    """What layers remember, in the order they are built in. The graph built first has the most rows at once."""
+@dataclass(frozen=True)
+class Region:
+    """A place in a state's block for some rows of the past."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._weights = Weights(backend)
-        self._layers: list[tuple[Tensor, NDArray[np.float32], int]] = []  # tensor, its values, rows of the past
+    offset: int
+    n_rows: int
+    width: int
 
-    def layer(self, i: int, n_past: int, n_rows: int, width: int) -> Tensor:
-        """[at least n_rows, width], zero at first; the past are the first n_past rows."""
-        if i == len(self._layers):
-            tensor, values = self._weights.empty((n_rows, width), np.float32)
-            values[...] = 0
-            self._layers.append((tensor, values, n_past))
-        tensor, _, known_past = self._layers[i]
-        assert known_past == n_past and tensor.shape[0] >= n_rows and tensor.shape[1] == width, (
-            i,
-            tensor,
-            n_past,
-            n_rows,
-        )
-        return tensor
-
-    def arrays(self) -> list[NDArray[np.float32]]:
-        """All of the past, one array a layer, to read and to write."""
-        return [values[:n_past] for _, values, n_past in self._layers]
+    def of(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[n_rows, width], to read and to write"""
+        return block[self.offset : self.offset + self.n_rows * self.width].reshape(self.n_rows, self.width)
 
 
 # -- the graphs --------------------------------------------------------------------------------------------------------
 
 
 class CausalGraph:
-    """Base of a graph of such layers. Its layers ask for their memory in the order they are built."""
+    """Base of a graph of such layers, for T frames of each of some streams, whose states its slots are pointed at.
 
-    def __init__(self, backend: Backend, memory: Memory, n_frames: int) -> None:
+    Rows of all streams lie one after another, [slots * T, C]; only where a layer has a past are they apart,
+    [slots, n + T, C]. regions: where each layer's past lies, in the order the layers are built in.
+    """
+
+    def __init__(self, backend: Backend, regions: Sequence[Region], n_values: int, n_slots: int, n_frames: int) -> None:
         self.g = Graph(backend)
-        self._memory = memory
-        self._n_frames = n_frames
-        self._n_layers = 0
-        self._padded_inputs: list[tuple[Tensor, int, int]] = []  # [n + T ..]: n rows of the past, T new ones
+        self.n_slots, self.n_frames = n_slots, n_frames
+        self._slots = Slots(backend, n_slots, n_values)
+        self._regions = list(reversed(regions))
+        self._moves: list[tuple[Tensor, Tensor]] = []  # the last rows of a padded input, the past that they become
 
-    def past(self, n: int, width: int) -> Tensor:
-        """[n, width] for a layer that moves its past on by itself."""
-        return self._remembered(n, n, width)
-
-    def _remembered(self, n_past: int, n_rows: int, width: int) -> Tensor:
-        tensor = self._memory.layer(self._n_layers, n_past, n_rows, width)
-        self._n_layers += 1
-        return self.g.rows(tensor, 0, n_rows)
+    def region(self, n: int, width: int) -> list[Tensor]:
+        """[n, width] for each slot: the state of the next layer."""
+        region = self._regions.pop()
+        assert (region.n_rows, region.width) == (n, width), (region, n, width)
+        return [self.g.view(self._slots[slot], (n, width), (width, 1), region.offset) for slot in range(self.n_slots)]
 
     def finish(self, output: Tensor) -> Tensor:
         """After the last layer: move all pasts on, and give the graph its memory."""
-        g = self.g
-        g.output(output)
-        for padded, n, n_new in self._padded_inputs:
-            last = g.rows(padded, n_new, n_new + n)
-            g.expand(g.copy(g.contiguous(last), g.rows(padded, 0, n)))  # by way of a copy: the two may overlap
-        g.allocate()
+        assert not self._regions
+        self.g.output(output)
+        for rows, past in self._moves:
+            self.g.expand(self.g.copy(rows, past))
+        self.g.allocate()
+        self._slots.bind(self.g)
         return output
 
+    def compute(self, states: Sequence[NDArray[np.float32]]) -> None:
+        """Once, with these blocks as the slots' states."""
+        for slot, block in enumerate(states):
+            self._slots.point(slot, block)
+        self.g.compute()
+
+    # -- products ------------------------------------------------------------------------------------------------------
+
     def linear(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """weight [out, in], x [T, in] -> [T, out], rounded alike for any T up to FRAMES_AT_ONCE."""
-        g = self.g
-        y = row_by_row(g, weight, x) if x.shape[0] <= FRAMES_AT_ONCE else g.linear(weight, x)
+        """weight [out, in], x [rows, in] -> [rows, out], rounded alike for any number of rows up to a few.
+
+        Rows in a dimension of their own are multiplied one by one, while weights are in the cache; as one matrix ggml
+        would multiply them in blocks, which rounds in another way and reads weights from memory at half the speed.
+        """
+        g, (n, width) = self.g, x.shape
+        if n <= max(FRAMES_AT_ONCE, MAX_SLOTS):
+            y = g.reshape(g.linear(weight, g.reshape(x, n, 1, width)), n, weight.shape[0])
+        else:
+            y = g.linear(weight, x)
         return y if bias is None else g.add(y, bias)
 
+    def _product(self, conv: Conv, windows: Tensor) -> Tensor:
+        """windows [rows, k * in] -> [rows, out]"""
+        if windows.shape[0] == self.n_slots * self.n_frames:  # a row a frame: the number of rows must not show
+            return self.linear(conv.weight, windows)
+        return self.g.linear(conv.weight, windows)
+
+    # -- convolutions --------------------------------------------------------------------------------------------------
+
     def padded(self, x: Tensor, n: int, n_more: int = 0) -> Tensor:
-        """x [T, C] -> [n + T + n_more, C]: behind the last n rows of the past, before rows that mean nothing."""
-        if n == n_more == 0:
-            return x
-        g, n_new = self.g, x.shape[0]
-        padded = self._remembered(n, n + n_new + n_more, x.shape[1])
-        self._padded_inputs.append((padded, n, n_new))
-        g.expand(g.copy(x, g.rows(padded, n, n + n_new)))  # a tenth of the time of ggml's concat
+        """x [slots * T, C] -> [slots, n + T + n_more, C]: behind the last n rows of the past, before rows of zeros."""
+        g, n_slots = self.g, self.n_slots
+        n_new, width = x.shape[0] // n_slots, x.shape[1]
+        n_rows = n + n_new + n_more
+        padded = g.input(n_slots, n_rows, width)
+        for slot, past in enumerate(self.region(n, width)):
+            at = slot * n_rows
+            g.expand(g.copy(past, g.view(padded, past.shape, (width, 1), at * width)))
+            self._moves.append((g.view(padded, past.shape, (width, 1), (at + n_new) * width), past))
+        g.expand(g.copy(g.reshape(x, n_slots, n_new, width), self.shifted(padded, n, x)))  # ggml's concat is slow
         return padded
 
-    def causal(self, conv: Conv, x: Tensor) -> Tensor:
-        """x [T, in] -> [T, out]"""
-        return self.conv(conv, self.padded(x, conv.k - 1))
+    def shifted(self, padded: Tensor, by: int, x: Tensor) -> Tensor:
+        """As many rows of each slot as there are in x [slots * T, C], from row `by` on -> [slots, T, C]"""
+        n_slots, n_rows, width = padded.shape
+        shape = n_slots, x.shape[0] // n_slots, width
+        return self.g.view(padded, shape, (n_rows * width, width, 1), by * width)
 
-    def conv(self, conv: Conv, padded: Tensor) -> Tensor:
-        """padded [k - 1 + T, in] -> [T, out]"""
-        return self._biased(self._product(conv, padded), conv.bias)
+    def windows(self, conv: Conv, x: Tensor, dilation: int = 1) -> Tensor:
+        """x [slots * T, C] -> [slots * T, k * C]: each row behind the k - 1 before it, `dilation` apart."""
+        g, (n, width), k = self.g, x.shape, conv.k
+        if k == 1:
+            return x
+        padded = self.padded(x, (k - 1) * dilation)
+        n_slots, n_rows, _ = padded.shape
+        copied = conv.weight.type != GgmlType.F32 and n > self.n_frames  # by ggml, on the way to the weight's type
+        if n_slots == dilation == 1 and copied:
+            return g.view(padded, (n, k * width), (width, 1))
+        shape, strides = (n_slots, n // n_slots, k, width), (n_rows * width, width, dilation * width, 1)
+        return g.reshape(g.contiguous(g.view(padded, shape, strides)), n, k * width)
+
+    def causal(self, conv: Conv, x: Tensor, dilation: int = 1) -> Tensor:
+        """x [rows, in] -> [rows, out]"""
+        return self._biased(self._product(conv, self.windows(conv, x, dilation)), conv.bias)
 
     def one_channel(self, conv: Conv, x: Tensor) -> Tensor:
         """x [T, in] -> [T, 1]. ggml's fast product makes no single column: windows come first, then two equal rows."""
-        g, padded = self.g, self.padded(x, conv.k - 1)
-        y = g.linear(causal_windows(g, padded, conv.k), conv.weight)  # [2, T]
-        return self._biased(g.reshape(g.rows(y, 0, 1), x.shape[0], 1), conv.bias)
+        g, n = self.g, x.shape[0]
+        padded = self.padded(x, conv.k - 1)
+        y = g.linear(causal_windows(g, g.reshape(padded, *padded.shape[1:]), conv.k), conv.weight)  # [2, T]
+        return self._biased(g.reshape(g.rows(y, 0, 1), n, 1), conv.bias)
 
-    def upscaled(self, conv: Conv, stride: int, padded: Tensor) -> Tensor:
-        """padded [k - 1 + T, in] -> [stride * T, out]"""
-        y = self._product(conv, padded)
+    def upscaled(self, conv: Conv, stride: int, x: Tensor) -> Tensor:
+        """x [rows, in] -> [stride * rows, out]"""
+        y = self._product(conv, self.windows(conv, x))
         return self._biased(self.g.reshape(y, stride * y.shape[0], y.shape[1] // stride), conv.bias)
 
-    def _product(self, conv: Conv, padded: Tensor) -> Tensor:
-        windows = causal_windows(self.g, padded, conv.k)
-        if windows.shape[0] == self._n_frames:  # one row where there is one frame
-            return self.linear(conv.weight, windows)
-        return self.g.linear(conv.weight, windows if conv.k == 1 else self._second(conv, windows))
-
-    def _second(self, conv: Conv, windows: Tensor) -> Tensor:
-        """As the second factor: for an F32 weight copied in full, since ggml will not copy them itself."""
-        return self.g.contiguous(windows) if conv.weight.type == GgmlType.F32 else windows
-
     def residual(self, unit: ResidualUnit, x: Tensor) -> Tensor:
+        """x [rows, C] -> [rows, C]"""
         g, conv1, conv2 = self.g, unit.conv1, unit.conv2
         y = self.snaked(unit.act1, x)
         if isinstance(conv1, PointConv):
             y = self._at_points(conv1, unit.dilation, y)
         else:
-            y = self._in_phases(conv1, unit.dilation, y)
-        y = self.conv(conv2, self.snaked(unit.act2, y))
+            y = self.causal(conv1, y, unit.dilation)
+        y = self.causal(conv2, self.snaked(unit.act2, y))
         return g.reshape(g.add(self._flat(x, conv2.bias), self._flat(y, conv2.bias)), *x.shape)
 
     def _at_points(self, conv: PointConv, dilation: int, x: Tensor) -> Tensor:
-        """x [T, in] -> [T, out]. `dilation` rows are mixed as one, which they are in memory."""
+        """x [T, in] of one stream -> [T, out]. `dilation` rows are mixed as one, which they are in memory."""
         g, (n, width) = self.g, x.shape
         n_points, out, _ = conv.weight.shape
         n_tiles = -(-n // (TILE * dilation))
@@ -263,20 +290,7 @@ class CausalGraph:
         y = g.reshape(g.mix(by_tile, conv.mix_after), n_tiles * TILE * dilation, out)
         return self._biased(g.rows(y, 0, n), conv.bias)
 
-    def _in_phases(self, conv: Conv, dilation: int, x: Tensor) -> Tensor:
-        """x [T, in] -> [T, out]"""
-        g, (n, width) = self.g, x.shape
-        n_windows = -(-n // dilation)  # a phase
-        padded = self.padded(x, (conv.k - 1) * dilation, n_windows * dilation - n)
-        if dilation == 1:
-            return self.conv(conv, padded)
-        per_phase = n_windows + conv.k - 1
-        phases = g.contiguous(g.transpose(g.reshape(padded, per_phase, dilation, width), 1, 0, 2))
-        windows = g.view(phases, (dilation, n_windows, conv.k * width), (per_phase * width, width, 1))
-        y = g.transpose(g.linear(conv.weight, self._second(conv, windows)), 1, 0, 2)
-        out = y.shape[2]
-        joined = g.reshape(g.contiguous(y), n_windows * dilation, out)
-        return self._biased(g.rows(joined, 0, n), conv.bias)
+    # -- elementwise ---------------------------------------------------------------------------------------------------
 
     def snaked(self, w: Snake, x: Tensor) -> Tensor:
         """x [T, C] -> [T, C]

@@ -17,8 +17,17 @@ from ..ggml.types import GgmlType
 from ..model.gguf_file import GgufFile, TensorInfo
 from ..model.integrity import require_finite
 from ..model.schema import Shape
+from .widths import ANY, safe_rows, takes_planes
 
-__all__ = ["WeightLoader", "causal_windows", "require_numbers", "row_by_row", "stacked_linear", "table_rows"]
+__all__ = [
+    "WeightLoader",
+    "causal_windows",
+    "independent_rows",
+    "require_numbers",
+    "row_by_row",
+    "stacked_linear",
+    "table_rows",
+]
 
 _ROUNDED_TO_ITSELF = (GgmlType.F32, GgmlType.F16, GgmlType.Q8_0)  # weights whose type ggml rounds the other factor to
 _GAP = 32  # values between rows, a block
@@ -147,6 +156,23 @@ def stacked_linear(g: Graph, stacked: list[Tensor], x: Tensor, linear: Callable[
     """x [T, in] -> [T, all rows of `stacked`], each matrix by `linear(weight, x)`"""
     outputs = [linear(weight, x) for weight in stacked]
     return outputs[0] if len(outputs) == 1 else g.concat(outputs, axis=1)
+
+
+def independent_rows(g: Graph, weight: Tensor, x: Tensor, max_rows: int = ANY) -> Tensor:
+    """weight [out, in], contiguous x [T, in] -> [T, out], each row equal to the bit to its product alone.
+
+    As many rows as may share a product do (widths.py, at most `max_rows`). The rest is planes of one tensor, which ggml
+    multiplies plane by plane with the kernel for that many rows; or products of their own where it cannot do that.
+    """
+    n, width = x.shape
+    limit = min(n, max_rows, safe_rows(weight.type, weight.placement))
+    together = next(rows for rows in range(limit, 0, -1) if n % rows == 0)
+    if together == n:
+        return g.linear(weight, x)
+    if takes_planes(weight.placement):
+        planes = g.reshape(x, n // together, together, width)
+        return g.reshape(g.linear(weight, planes), n, weight.shape[0])
+    return g.concat([g.linear(weight, g.rows(x, start, start + together)) for start in range(0, n, together)])
 
 
 def row_by_row(g: Graph, weight: Tensor, x: Tensor) -> Tensor:

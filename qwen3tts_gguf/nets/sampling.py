@@ -3,8 +3,8 @@
 repetition penalty -> minimum length -> suppressed tokens -> temperature -> top-k -> top-p -> draw
 
 (transformers' `GenerationMixin._get_logits_processor`, called by `generate` in modeling_qwen3_tts.py). The penalty
-counts what the talker has generated, not the prompt; it holds in greedy decoding too. The code predictor samples in its
-graph (nets/code_predictor.py), with the same three settings of its own and no penalty.
+counts what the talker has generated, not the prompt; it holds in greedy decoding too. The code predictor samples inside
+its graph (nets/graph_sampler.py), with settings of its own. Wherever logits are equal, the lower token comes first.
 """
 
 from __future__ import annotations
@@ -70,10 +70,13 @@ def next_seed(seed: int) -> int:
 
 
 def draw(scores: NDArray[np.float32], sampling: Sampling, rng: np.random.Generator) -> int:
-    """One token from softmax(scores / temperature), cut to the top_k likeliest, then to the top_p nucleus of those."""
+    """One token from softmax(scores / temperature), cut to the top_k likeliest, then to the top_p nucleus of those.
+
+    scores: [vocabulary], no NaN.
+    """
     k = min(sampling.top_k or scores.size, scores.size)
-    kept = np.argpartition(-scores, k - 1)[:k]
-    kept = kept[np.lexsort((kept, -scores[kept]))]  # likeliest first, ties by token: the same on every machine
+    kept = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+    kept = kept[np.argsort(-scores[kept], kind="stable")][:k]  # likeliest first, the lower of equal tokens first
     scaled = scores[kept].astype(np.float64) / sampling.temperature
     p = np.exp(scaled - scaled[0])
     p /= p.sum()

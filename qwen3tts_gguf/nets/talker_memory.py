@@ -112,7 +112,9 @@ class TalkerMemory:
         """For so many more positions. Raises BackendError, at the latest where the model's context ends."""
         needed = slot.n_positions + n_positions
         if needed > self._context_length:
-            raise BackendError(f"the speech is too long for this model, whose context has {self._context_length} positions")
+            raise BackendError(
+                f"the speech is too long for this model, whose context has {self._context_length} positions"
+            )
         if needed > slot.context.n_cells:
             self._move(slot, self._place(self._size(needed + _AHEAD), slot.prefix))
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, TypeVar, get_args
 
 from ..errors import OptionError
-from .prompt import Layout
+from ..model.sampling_defaults import GenerationDefaults
+from ..nets.sampling import Sampling
 
-__all__ = ["SpeechOptions"]
+__all__ = ["Layout", "SpeechOptions"]
+
+Layout = Literal["whole", "stepwise"]
+"""Whether the talker gets all text before the first frame, or one token per frame."""
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class SpeechOptions:
     max_frames: int | None = None
     """80 ms each, the budget: who needs more has failed. None: ten a text token, at least 75."""
     retries: int = 2
-    """How often `TTS.speak` begins anew, each time with a seed made from the last, when speech comes to no end."""
+    """How often `TTS.speak` retries with a new seed, made from the last one, when the model does not end the speech."""
     layout: Layout = "whole"
     """"whole" gives the talker all text first, "stepwise" a token a frame."""
     temperature: float | None = None
@@ -36,6 +41,8 @@ class SpeechOptions:
     sub_top_k: int | None = None
     sub_top_p: float | None = None
     sub_repetition_penalty: float | None = None
+    endless: bool = False
+    """Suppress the end of speech and every stop but `max_frames`: for measuring a given number of frames."""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "sub_temperature", "repetition_penalty", "sub_repetition_penalty"):
@@ -55,3 +62,25 @@ class SpeechOptions:
             raise OptionError(f"layout must be one of {', '.join(get_args(Layout))}, not {self.layout}")
         if self.max_frames is not None and self.max_frames < 1:
             raise OptionError(f"max_frames must be at least 1, not {self.max_frames}")
+
+    def sampling(self, defaults: GenerationDefaults) -> tuple[Sampling, Sampling]:
+        """How the talker and the code predictor sample: as these options ask, otherwise as the file's defaults do."""
+        talker = Sampling(
+            draws=defaults.do_sample and not self.greedy,
+            temperature=_first(self.temperature, defaults.temperature),
+            top_k=_first(self.top_k, defaults.top_k),
+            top_p=_first(self.top_p, defaults.top_p),
+            repetition_penalty=_first(self.repetition_penalty, defaults.repetition_penalty),
+        )
+        predictor = Sampling(
+            draws=defaults.subtalker_dosample and not self.greedy,
+            temperature=_first(self.sub_temperature, defaults.subtalker_temperature),
+            top_k=_first(self.sub_top_k, defaults.subtalker_top_k),
+            top_p=_first(self.sub_top_p, defaults.subtalker_top_p),
+            repetition_penalty=_first(self.sub_repetition_penalty, 1.0),
+        )
+        return talker, predictor
+
+
+def _first(wish: Number | None, default: Number) -> Number:
+    return default if wish is None else wish

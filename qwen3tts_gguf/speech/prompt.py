@@ -18,7 +18,6 @@ inference/qwen3_tts_model.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +26,11 @@ from ..errors import TextError
 from ..model.tokenizer import Tokenizer
 from ..model.vocabulary import Vocabulary
 from ..nets.talker import Talker
+from .options import Layout
 
-__all__ = ["Layout", "Prompt", "PromptBuilder", "Reference"]
+__all__ = ["Prompt", "PromptBuilder", "Reference"]
 
 Rows = NDArray[np.float32]  # [n, hidden]
-Layout = Literal["whole", "stepwise"]
 
 _ROLE_TOKENS = 3  # <|im_start|> assistant \n
 _TEXT_END_TOKENS = 5  # <|im_end|> \n <|im_start|> assistant \n

@@ -21,7 +21,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["STRETCH", "SpeechWatch"]
+__all__ = ["STRETCH", "SpeechWatch", "frame_budget"]
 
 STRETCH = 75
 """Frames, 6 s."""
@@ -58,3 +58,7 @@ class SpeechWatch:
     def _goes_round(self) -> bool:
         codes = np.array(self._codes)
         return any((codes[n:] == codes[:-n]).mean() >= _REPEATED for n in range(1, _LONGEST_ROUND + 1))
+
+
+def frame_budget(n_text_tokens: int) -> int:
+    return max(75, 10 * n_text_tokens)

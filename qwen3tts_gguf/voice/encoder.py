@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,17 @@ __all__ = ["VoiceEncoder", "codec_fingerprint", "speaker_fingerprint"]
 
 
 class VoiceEncoder:
-    """The nets that listen to references, loaded when first used: speaking with a kept voice never loads them.
+    """The nets that encode reference clips, loaded when first used: speaking with a saved voice never loads them.
 
-    Usable from several threads, with a backend that nothing else computes on.
+    Usable from any thread: one thread of its own makes all native calls, so callers wait for each other and no caller's
+    thread gets a team of OpenMP threads. Nothing else may compute on `backend`.
     """
 
     def __init__(self, model: MmprojFile, backend: Backend) -> None:
         self._model, self._backend = model, backend
         self._speaker_encoder: SpeakerEncoder | None = None
         self._codec_encoder: CodecEncoder | None = None
-        self._turn = threading.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="qwen3tts-voice")
 
     @property
     def is_loaded(self) -> bool:
@@ -63,7 +64,7 @@ class VoiceEncoder:
             check_fit(len(samples) / SAMPLE_RATE_HZ, transcript)
         padded = np.pad(samples, (0, round(pad_seconds * SAMPLE_RATE_HZ)))
         return Voice(
-            speaker=self._speaker_vector(samples),
+            speaker=self.speaker_vector(samples),
             codes=self.encode_codes(padded) if transcript else None,
             transcript=transcript,
             codec=codec_fingerprint(self._model) if transcript else "",
@@ -77,22 +78,27 @@ class VoiceEncoder:
                 f"{self._model.file.path.name} has no codec encoder, as llama.cpp's converter writes it: convert the "
                 "checkpoint with qwen3tts convert; cloning without a transcript needs none"
             )
-        with self._turn:
-            if self._codec_encoder is None:
-                self._codec_encoder = CodecEncoder(self._model, self._backend)
-            return self._codec_encoder.encode(samples)
+        return self._thread.submit(self._encode_codes, samples).result()
 
-    def _speaker_vector(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _encode_codes(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
+        if self._codec_encoder is None:
+            self._codec_encoder = CodecEncoder(self._model, self._backend)
+        return self._codec_encoder.encode(samples)
+
+    def speaker_vector(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """samples [n] at 24 kHz -> [hidden], without any check of the clip. Raises OptionError without an encoder."""
         if self._model.speaker_encoder is None:
             raise OptionError(
                 "this model cannot clone: it has no speaker encoder; use a Base model, or speak with a preset "
                 "(--speaker) of a CustomVoice model, or a description (--instruct) for a VoiceDesign model"
             )
         mel = log_mel(samples, self._model.speaker_encoder.n_mels)
-        with self._turn:
-            if self._speaker_encoder is None:
-                self._speaker_encoder = SpeakerEncoder(self._model, self._backend)
-            return self._speaker_encoder.encode(mel)
+        return self._thread.submit(self._encode_mel, mel).result()
+
+    def _encode_mel(self, mel: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._speaker_encoder is None:
+            self._speaker_encoder = SpeakerEncoder(self._model, self._backend)
+        return self._speaker_encoder.encode(mel)
 
 
 def codec_fingerprint(model: MmprojFile) -> str:

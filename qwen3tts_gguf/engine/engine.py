@@ -1,0 +1,367 @@
+"""The engine: the nets, the thread that works them, and the speeches ("lanes") they work on.
+
+    callers ──open──> lanes ──┐                                        ┌──> mailboxes ──> readers
+                              v                                        │
+    engine thread:  [one slice of a prompt]  talker ─ code 0 ─ predictor ──> codec thread
+                    └──────────────── one step: a frame for each lane that is due ───────────────┘
+
+One thread makes all native calls of talker and code predictor, one more those of the codec decoder; nobody else enters
+them. (Every thread that computes with ggml gets a team of OpenMP threads of its own, and a lock around a prompt would
+stop everybody.) While the codec decodes a frame, talker and predictor make the next one.
+
+Up to `n_lanes` speeches share a step. More may be open: they take turns, frame by frame. What a speech says depends on
+its `Request` alone, never on the others (nets/widths.py says how products are shared without a bit's difference).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..ggml.device import Backend
+from ..model.files import ModelFiles
+from ..model.schema import N_CODEBOOKS
+from ..nets.code_predictor import CodePredictor
+from ..nets.codec_decoder import CodecDecoder, CodecState
+from ..nets.talker import Talker
+from ..voice.voice import Voice
+from .lane import Lane, Request
+from .mailbox import Ending, Piece
+from .plan import Plan
+
+__all__ = ["Engine"]
+
+Result = TypeVar("Result")
+
+_THREAD_NAME = "qwen3tts"
+_DECODED_AT_ONCE = 24  # frames of `decode`, between which lanes get their turn
+
+
+class Engine:
+    """A loaded model, speaking. Its methods may be called from any thread of the process that made it.
+
+    n_lanes: how many speeches share a step. Raises ModelFileError, BackendError.
+    """
+
+    def __init__(self, files: ModelFiles, plan: Plan, n_lanes: int = 1) -> None:
+        self.plan, self.n_lanes = plan, n_lanes
+        self._process = os.getpid()
+        self._changed = threading.Condition()
+        self._lanes: list[Lane] = []  # open and read; whose turn it is stands first
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._closing = False
+        self._codec_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{_THREAD_NAME}-codec")
+        self._decoding: Future[None] | None = None
+        self._primed: WeakKeyDictionary[Voice, CodecState] = WeakKeyDictionary()
+        self._loaded: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(files,), name=_THREAD_NAME, daemon=True)
+        self._thread.start()
+
+    # -- for callers ---------------------------------------------------------------------------------------------------
+
+    def wait_until_loaded(self) -> None:
+        """Raises what loading raised."""
+        self._loaded.result()
+
+    @property
+    def talker(self) -> Talker:
+        """For looking up embeddings and its configuration; computing is for the engine's thread (`call`)."""
+        return self._talker
+
+    @property
+    def predictor(self) -> CodePredictor:
+        """The same."""
+        return self._predictor
+
+    @property
+    def decoder(self) -> CodecDecoder:
+        """The same."""
+        return self._decoder
+
+    def open(self, request: Request) -> Lane:
+        """A lane for a speech; nothing is computed before `start`."""
+        self._require_usable()
+        return Lane(request, self._wake)
+
+    def start(self, lane: Lane) -> None:
+        """Work on a lane from now on, until it has ended or is cancelled."""
+        self._require_usable()
+        with self._changed:
+            self._lanes.append(lane)
+            self._changed.notify_all()
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """Run a function on the engine's thread, between two steps, and wait for what it returns or raises."""
+        self._require_usable()
+        done: Future[Result] = Future()
+
+        def task() -> None:
+            try:
+                done.set_result(function())
+            except BaseException as error:
+                done.set_exception(error)
+
+        with self._changed:
+            self._tasks.append(task)
+            self._changed.notify_all()
+        return done.result()
+
+    def decode(self, codes: NDArray[np.integer], reference: Voice | None = None) -> NDArray[np.float32]:
+        """codes [frames, 16] -> samples [frames * 1920]; `reference` as in `Request`. Raises CodesError."""
+        self._require_usable()
+        state = self._codec_thread.submit(self._codec_state, reference).result()
+        pieces = [codes[i : i + _DECODED_AT_ONCE] for i in range(0, max(1, len(codes)), _DECODED_AT_ONCE)]
+        futures = [self._codec_thread.submit(self._decoder.decode, [(state, piece)]) for piece in pieces]
+        return np.concatenate([samples for future in futures for samples in future.result()])
+
+    def close(self) -> None:
+        """End all speeches with an error, stop the threads, and free the nets. Closing twice is fine."""
+        if os.getpid() != self._process:
+            return  # the threads are the parent's
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if not threading.current_thread().name.startswith(_THREAD_NAME):  # the garbage collector may run there
+            self._thread.join()
+
+    def _require_usable(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(
+                "the model was loaded before this process was forked, and its threads are not in the child",
+                hint="load the model in the child, or start processes with the method 'spawn'",
+            )
+        if self._closing:
+            raise UsageError("the model is closed", hint="load it again")
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    # -- the engine's thread -------------------------------------------------------------------------------------------
+
+    def _run(self, files: ModelFiles) -> None:
+        try:
+            self._load(files)
+        except BaseException as error:
+            self._closing = True
+            self._codec_thread.shutdown(wait=False)
+            self._loaded.set_exception(error)
+            return
+        self._loaded.set_result(None)
+        error: BaseException = UsageError("the model was closed while it was speaking")
+        try:
+            while (lanes := self._next_lanes()) is not None:
+                self._step(lanes)
+        except BaseException as unexpected:  # a fault of ours: nobody is left waiting
+            self._closing, error = True, unexpected
+            raise
+        finally:
+            self._free(error)
+
+    def _load(self, files: ModelFiles) -> None:
+        plan = self.plan
+        self._talker = Talker(files.talker, plan.threads.all, plan.talker)  # llama.cpp reads its file meanwhile
+        self._predictor_backend = Backend(plan.threads.all, plan.predictor)
+        self._codec_backend = Backend(plan.threads.all, plan.codec_placements)
+        self._predictor = CodePredictor(files.mmproj, self._predictor_backend, single_rows=plan.single_rows)
+        self._decoder = CodecDecoder(files.mmproj, self._codec_backend)
+        self._talker.wait_until_loaded()
+
+    def _next_lanes(self) -> list[Lane] | None:
+        """The lanes that are due, in turn, once there is one; None when the engine is closing."""
+        while True:
+            with self._changed:
+                while not (self._closing or self._tasks or any(lane.is_due for lane in self._lanes)):
+                    self._changed.wait()
+                if self._closing:
+                    return None
+                tasks, self._tasks = self._tasks, deque()
+            for task in tasks:
+                task()
+            self._retire()
+            if due := [lane for lane in self._lanes if lane.is_due]:
+                return due
+
+    def _retire(self, *, all_lanes: bool = False) -> None:
+        """Free what lanes hold that nobody reads any more, or that have made their last frame."""
+        for lane in list(self._lanes):
+            if all_lanes or lane.is_over or lane.ending:
+                if lane.sequence is not None:
+                    lane.sequence.close()
+                with self._changed:
+                    self._lanes.remove(lane)
+
+    def _step(self, lanes: list[Lane]) -> None:
+        """One slice of the first prompt that is not in yet, and one frame for each of up to n_lanes lanes."""
+        for lane in lanes:
+            if lane.sequence is None:
+                self._attempt([lane], lambda lane=lane: self._begin(lane))
+        prompts = [lane for lane in lanes if lane.slices]
+        speaking = [lane for lane in lanes if not lane.slices and not lane.is_over][: self.n_lanes]
+        if prompts:
+            self._attempt(prompts[:1], lambda: self._prefill(prompts[0]))
+        if speaking:
+            self._attempt(speaking, lambda: self._frame(speaking))
+            with self._changed:  # whoever had a turn goes to the end
+                self._lanes.sort(key=lambda lane: lane in speaking)
+
+    def _attempt(self, lanes: Sequence[Lane], work: Callable[[], None]) -> None:
+        """Do some work for lanes; what goes wrong is their readers' to know."""
+        try:
+            work()
+        except Exception as error:
+            for lane in lanes:
+                lane.mailbox.end(Ending(error=error))
+
+    def _begin(self, lane: Lane) -> None:
+        prompt = lane.request.prompt
+        lane.sequence = self._talker.open()
+        started = time.perf_counter()
+        lane.slices.extend(lane.sequence.start(prompt.embeddings, prompt.n_shared))
+        lane.next_row = prompt.embeddings[-1]
+        lane.timings.prompt_positions, lane.timings.prompt_kept = len(prompt.embeddings), lane.sequence.n_kept
+        lane.timings.prompt += time.perf_counter() - started
+        self._decoding = lane.primed = self._codec_thread.submit(self._prime, lane)
+
+    def _prefill(self, lane: Lane) -> None:
+        assert lane.sequence is not None
+        started = time.perf_counter()
+        self._talker.use_threads(self._n_threads())
+        lane.sequence.prefill(lane.request.prompt.embeddings[lane.slices.popleft()])
+        lane.timings.prompt += time.perf_counter() - started
+
+    def _frame(self, lanes: list[Lane]) -> None:
+        """A frame for each lane: talker, code 0, predictor; then hand the codes to the codec."""
+        started = time.perf_counter()
+        self._talker.use_threads(self._n_threads())
+        outputs = self._talker.step([(lane.sequence, lane.next_row) for lane in lanes])  # type: ignore[misc]
+        talked = time.perf_counter()
+        going = []
+        for lane, output in zip(lanes, outputs, strict=True):
+            if output.problem is not None:
+                lane.mailbox.end(Ending(error=output.problem))
+            elif (code0 := lane.choose(output.logits)) is not None:
+                going.append((lane, output.hidden, code0))
+        for lane, _, _ in going:
+            if lane.n_frames == 0 and lane.primed is not None:
+                lane.primed.result()
+        if going:
+            frames = self._predictor.predict(
+                np.stack([hidden for _, hidden, _ in going]),
+                np.array([code0 for _, _, code0 in going], np.int32),
+                [(lane.request.predictor_sampling, lane.rng) for lane, _, _ in going],
+                before_part=lambda: self._predictor_backend.use_threads(self._n_threads()),
+            )
+            predicted = time.perf_counter()
+            for (lane, _, _), frame in zip(going, frames, strict=True):
+                if frame.damage is not None:
+                    lane.mailbox.end(Ending(error=frame.damage))
+                    continue
+                is_first = lane.n_frames == 0
+                lane.timings.prompt += (talked - started) if is_first else 0.0
+                lane.timings.talker.append(0.0 if is_first else talked - started)
+                lane.timings.predictor.append(predicted - talked)
+                lane.add(frame.codes, frame.embedding)
+        self._hand_to_codec(lanes)
+
+    def _hand_to_codec(self, lanes: Sequence[Lane]) -> None:
+        """Have the codec decode what lanes have ready, beside the next step where the plan says so.
+
+        At most one call is under way, so that the codec is never more than a step behind. The first frame of a speech
+        that is alone is waited for with all threads: somebody waits for its sound.
+        """
+        due = []
+        for lane in lanes:
+            at_once = max(1, lane.frames_at_once // len(lanes))
+            if lane.ending or len(lane.undecoded) >= at_once:
+                codes = np.array(lane.undecoded, np.int32).reshape(-1, N_CODEBOOKS)
+                lane.undecoded.clear()
+                due.append((lane, codes, lane.ending))
+        if not due:
+            return
+        if self._decoding is not None:
+            self._decoding.result()
+        threads = self.plan.threads
+        alone_and_first = len(lanes) == 1 and lanes[0].n_frames == 1
+        beside = threads.side_by_side and not alone_and_first
+        self._decoding = self._codec_thread.submit(self._sound, due, threads.codec if beside else threads.all)
+        if not beside:
+            self._decoding.result()
+
+    def _n_threads(self) -> int:
+        """Threads of talker and predictor: all, unless the codec is at work."""
+        busy = self._decoding is not None and not self._decoding.done()
+        return self.plan.threads.language if busy else self.plan.threads.all
+
+    def _free(self, error: BaseException) -> None:
+        for lane in self._lanes:
+            lane.mailbox.end(Ending(error=error))
+        for task in self._tasks:
+            task()
+        self._retire(all_lanes=True)
+        self._codec_thread.shutdown()
+        self._primed.clear()
+        self._talker.close()
+        del self._predictor, self._decoder, self._predictor_backend, self._codec_backend
+
+    # -- the codec's thread --------------------------------------------------------------------------------------------
+
+    def _prime(self, lane: Lane) -> None:
+        """What the first frame needs besides its prompt, which goes in meanwhile."""
+
+        def prepare() -> None:
+            self._predictor.prepare(1, lane.request.predictor_sampling)
+            lane.codec_state = self._codec_state(lane.request.reference)
+
+        self._attempt([lane], prepare)
+
+    def _codec_state(self, reference: Voice | None) -> CodecState:
+        """The decoder's memory at the start of a speech: of the reference, so that the onset follows from it."""
+        if reference is None or reference.codes is None:
+            return self._decoder.new_state()
+        if reference not in self._primed:
+            threads = self.plan.threads
+            self._codec_backend.use_threads(threads.codec if self._lanes else threads.all)
+            self._primed[reference] = self._decoder.prime(reference.codes)
+        return self._primed[reference].copy()
+
+    def _sound(self, due: list[tuple[Lane, NDArray[np.int32], Ending | None]], n_threads: int) -> None:
+        """Decode the frames of some lanes, and put them into the mailboxes."""
+        due = [(lane, codes, ending) for lane, codes, ending in due if not lane.is_over]
+        self._codec_backend.use_threads(n_threads)
+        self._attempt([lane for lane, _, _ in due], lambda: self._deliver(due))
+
+    def _deliver(self, due: list[tuple[Lane, NDArray[np.int32], Ending | None]]) -> None:
+        with_frames = [(lane, codes) for lane, codes, _ in due if len(codes)]
+        started = time.perf_counter()
+        decoded = self._decoder.decode([(lane.codec_state, codes) for lane, codes in with_frames])
+        seconds = time.perf_counter() - started
+        for (lane, codes), samples in zip(with_frames, decoded, strict=True):
+            lane.timings.codec += [seconds / len(codes)] * len(codes)
+            self._put(lane, codes, samples)
+        for lane, _, ending in due:
+            if ending is not None:
+                lane.mailbox.end(ending)
+
+    def _put(self, lane: Lane, codes: NDArray[np.int32], samples: NDArray[np.float32]) -> None:
+        """Up to the frame that no longer is speech, if the watch finds one: then the speech ends with it."""
+        complaint, n = None, len(codes)
+        for i, frame in enumerate(samples.reshape(len(codes), -1)):
+            complaint = lane.watch.hear(int(codes[i][0]), frame) if lane.watch else None
+            if complaint:
+                n = i + 1
+                break
+        lane.mailbox.put(Piece(codes[:n], samples[: n * self._decoder.samples_per_frame]))
+        if complaint:
+            lane.mailbox.end(Ending(runaway=complaint))
+            self._wake()
