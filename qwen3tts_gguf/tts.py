@@ -175,7 +175,7 @@ class TTS:
         return Utterance(self.engine, self.request(text, voice, options), owner=self)
 
     def request(self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()) -> Request:
-        """What the engine is given for a speech: the prompt, the sampling, the budget. Raises TextError, OptionError."""
+        """What the engine is given: the prompt, the sampling, the budget. Raises TextError, OptionError."""
         if voice is not None and not isinstance(voice, Voice):
             raise OptionError(
                 f"a voice must be a Voice, not {voice!r}",

@@ -223,16 +223,6 @@ def test_where_nothing_is_left_to_chance_there_is_one_attempt(never: TTS) -> Non
     assert len(list(said_out(never, SpeechOptions(greedy=True, max_frames=2)))) == 1
 
 
-<<<<<<< .merge_file_jHHoQg
-=======
-def test_the_memory_of_a_failed_attempt_is_used_again(never: TTS) -> None:
-    for _ in range(4):
-        with pytest.raises(NoEndOfSpeech):
-            never.speak(TEXT, options=SpeechOptions(max_frames=2))
-    assert never._talker.n_cells == 512
-
-
->>>>>>> .merge_file_gPWX9f
 # -- the command -------------------------------------------------------------------------------------------------------
 
 

@@ -290,21 +290,6 @@ def test_an_abandoned_stream_leaves_nothing_behind(single: TTS) -> None:
     assert np.array_equal(beginning(single, TEXT, None, options()), expected)
 
 
-<<<<<<< .merge_file_p7Sp67
-=======
-def test_memory_of_an_utterance_is_used_again(single: TTS) -> None:
-    for _ in range(3):
-        said(single, max_frames=1)
-    n_cells = single._talker.n_cells
-    said(single, max_frames=1)
-    assert single._talker.n_cells == n_cells
-    with single.utter(TEXT, options=options()) as utterance:
-        utterance.close()
-    utterance.close()  # twice is once
-    assert single._talker.n_cells == n_cells
-
-
->>>>>>> .merge_file_dLwQRh
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 

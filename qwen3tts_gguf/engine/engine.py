@@ -160,15 +160,15 @@ class Engine:
             self._loaded.set_exception(error)
             return
         self._loaded.set_result(None)
-        error: BaseException = UsageError("the model was closed while it was speaking")
+        reason: BaseException = UsageError("the model was closed while it was speaking")
         try:
             while (lanes := self._next_lanes()) is not None:
                 self._step(lanes)
         except BaseException as unexpected:  # a fault of ours: nobody is left waiting
-            self._closing, error = True, unexpected
+            self._closing, reason = True, unexpected
             raise
         finally:
-            self._free(error)
+            self._free(reason)
 
     def _load(self, files: ModelFiles) -> None:
         forward_log()
@@ -306,9 +306,9 @@ class Engine:
         busy = self._decoding is not None and not self._decoding.done()
         return self.plan.threads.language if busy else self.plan.threads.all
 
-    def _free(self, error: BaseException) -> None:
+    def _free(self, reason: BaseException) -> None:
         for lane in self._lanes:
-            lane.mailbox.end(Ending(error=error))
+            lane.mailbox.end(Ending(error=reason))
         for task in self._tasks:
             task()
         self._retire(all_lanes=True)
@@ -346,8 +346,9 @@ class Engine:
 
     def _deliver(self, due: list[tuple[Lane, NDArray[np.int32], Ending | None]]) -> None:
         with_frames = [(lane, codes) for lane, codes, _ in due if len(codes)]
+        jobs = [(lane.codec_state, codes) for lane, codes in with_frames if lane.codec_state is not None]
         started = time.perf_counter()
-        decoded = self._decoder.decode([(lane.codec_state, codes) for lane, codes in with_frames])
+        decoded = self._decoder.decode(jobs)
         seconds = time.perf_counter() - started
         for (lane, codes), samples in zip(with_frames, decoded, strict=True):
             lane.timings.codec += [seconds / len(codes)] * len(codes)
