@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         NoEndOfSpeech,
         Note,
         OptionError,
-        QualityWarning,
         TextError,
         VoiceError,
     )
@@ -46,7 +45,6 @@ __all__ = [
     "NoEndOfSpeech",
     "Note",
     "OptionError",
-    "QualityWarning",
     "SpeechOptions",
     "TextError",
     "Utterance",

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engine.threads import default_threads, shares
-from .errors import ModelFileError, NoEndOfSpeech, OptionError, TextError
+from .errors import ModelFileError, NoEndOfSpeech, Note, OptionError, TextError
 from .ggml.device import Backend
 from .model.files import ModelFiles
 from .model.footprint import require_room
@@ -43,8 +43,8 @@ from .nets.talker import Talker
 from .speech.options import SpeechOptions
 from .speech.prompt import Prompt, PromptBuilder, Reference
 from .speech.runaway import SpeechWatch
-from .speech.text import spoken_text
-from .voice.compatibility import Casting, Part
+from .speech.text import prepare_text
+from .voice.compatibility import Compatibility, ResolvedVoice
 from .voice.encoder import VoiceEncoder
 from .voice.voice import Voice
 
@@ -97,10 +97,10 @@ class TTS:
                 f"the codec has {files.mmproj.decoder.codebook_size}"
             )
         tokenizer = Tokenizer(files.talker.file, files.talker.tokens)
-        self._casting = Casting(files, self.vocabulary)
-        self.kind = self._casting.kind
+        self._compatibility = Compatibility(files, self.vocabulary)
+        self.kind = self._compatibility.kind
         """"base", "custom_voice" or "voice_design"."""
-        self.codec_fingerprint = self._casting.codec
+        self.codec_fingerprint = self._compatibility.codec
         self._predictor = CodePredictor(files.mmproj, self._predictor_backend)
         self._decoder = CodecDecoder(files.mmproj, self._codec_backend)
         self._talker.wait_until_loaded()
@@ -156,8 +156,9 @@ class TTS:
 
         Raises TextError, OptionError.
         """
-        text = spoken_text(text)
-        part = self._casting.part(voice, options.language)
+        text, notes = prepare_text(text)
+        part = self._compatibility.resolve(voice, options.language)
+        notes = (*(voice.notes if voice else ()), *notes, *part.notes)
         prompt = self._prompts.build(
             text,
             language=part.language,
@@ -175,7 +176,7 @@ class TTS:
         max_frames = options.max_frames or min(budget, self.defaults.max_new_tokens, room)
         codec_state = self._codec_state(voice, part)
         with self._turn:  # contexts are handed out one at a time
-            return Utterance(self, prompt, codec_state, replace(options, max_frames=max_frames))
+            return Utterance(self, prompt, codec_state, replace(options, max_frames=max_frames), notes)
 
     def decode(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
         """codes [frames, 16] -> samples [frames * 1920]. Raises CodesError."""
@@ -191,13 +192,13 @@ class TTS:
         """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises AudioError; OptionError without an encoder."""
         return self.voice_encoder.encode_codes(samples)
 
-    def _reference(self, part: Part) -> Reference | None:
+    def _reference(self, part: ResolvedVoice) -> Reference | None:
         if part.codes is None or part.transcript is None:
             return None
         codes = check_codes(part.codes, self._decoder.config.codebook_size)
         return Reference(part.transcript, self._predictor.embed(codes))
 
-    def _codec_state(self, voice: Voice | None, part: Part) -> CodecState:
+    def _codec_state(self, voice: Voice | None, part: ResolvedVoice) -> CodecState:
         """The decoder's memory at the start: of the reference, if there is one, so that the onset follows from it."""
         if voice is None or part.codes is None:
             return self._decoder.new_state()
@@ -233,10 +234,18 @@ class Utterance:
     Use as a context manager, so that its memory goes back to the model when it is over.
     """
 
-    def __init__(self, tts: TTS, prompt: Prompt, codec_state: CodecState, options: SpeechOptions) -> None:
+    def __init__(
+        self,
+        tts: TTS,
+        prompt: Prompt,
+        codec_state: CodecState,
+        options: SpeechOptions,
+        notes: tuple[Note, ...] = (),
+    ) -> None:
         assert options.max_frames is not None
         self.seed = options.seed if options.seed is not None else secrets.randbits(32)
         self.max_frames = options.max_frames
+        self.notes = notes
         self.ended = False
         """Whether the model said that the speech is over."""
         self.runaway: str | None = None

@@ -18,8 +18,10 @@ ROWS = (
     "qwen3tts_gguf.cli",
     "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting",
-    "qwen3tts_gguf.cli.reporting",
+    "qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output  qwen3tts_gguf.cli.text_argument"
+    "  qwen3tts_gguf.cli.voice_options",
     "qwen3tts_gguf.cli.console",
+    "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.measure.verification",
     "qwen3tts_gguf.measure.benchmark",
@@ -42,7 +44,7 @@ ROWS = (
     "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
-    "qwen3tts_gguf.audio",
+    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink",
     "qwen3tts_convert",
     "qwen3tts_convert.conversion",
     "qwen3tts_convert.keys  qwen3tts_convert.writer",
@@ -66,7 +68,8 @@ ROWS = (
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.ggml.types",
     "qwen3tts_gguf.ggml",
-    "qwen3tts_gguf.errors  qwen3tts_gguf.whole_file  qwen3tts_gguf.measure.agreement  qwen3tts_gguf.measure.verdict",
+    "qwen3tts_gguf.errors  qwen3tts_gguf.whole_file  qwen3tts_gguf.container"
+    "  qwen3tts_gguf.measure.agreement  qwen3tts_gguf.measure.verdict",
 )
 LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules.split()}
 
@@ -79,6 +82,7 @@ OPEN_TO_CONVERT = {
         "model.sampling_defaults",
         "model.tensor_groups",
         "errors",
+        "whole_file",
         "ggml.types",
         "ggml.rows",
     )
@@ -89,7 +93,7 @@ CLI = ("qwen3tts_gguf.cli", "qwen3tts_gguf.cli.")
 # Packages of others, and the only modules (or packages, with a dot at the end) that import them.
 HOMES = {
     "llama_cpp": ("qwen3tts_gguf.nets.talker", "qwen3tts_gguf.ggml.library"),
-    "soundfile": ("qwen3tts_gguf.audio",),
+    "soundfile": ("qwen3tts_gguf.audio", "qwen3tts_gguf.audio_sink"),
     "soxr": ("qwen3tts_gguf.audio",),
     "psutil": ("qwen3tts_gguf.model.footprint",),
     "tokenizers": ("qwen3tts_gguf.model.tokenizer",),

@@ -16,7 +16,8 @@ import tiny
 from numpy.typing import NDArray
 
 from qwen3tts_gguf import TTS, Voice
-from qwen3tts_gguf.audio import open_sink, read_audio, resample
+from qwen3tts_gguf.audio import read_audio, resample
+from qwen3tts_gguf.audio_sink import open_sink
 from qwen3tts_gguf.errors import AudioError, OptionError
 from qwen3tts_gguf.ggml.device import Backend
 from qwen3tts_gguf.model.files import ModelFiles

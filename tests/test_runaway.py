@@ -250,7 +250,7 @@ def test_speech_without_end_is_exit_3_and_leaves_no_file(speak: Callable[..., An
     assert (result.code, result.out) == (3, b"")
     again, hint, error = result.err.splitlines()
     assert again == f"warning: no end of speech; trying again with seed {next_seed(1)}"
-    assert hint == "hint: --keep-partial keeps what was said"
+    assert hint == "hint: --keep-partial writes what was spoken"
     assert error.startswith("error: no end of speech after 0.2 s") and "budget of 3 frames" in error
     assert not list(tmp_path.iterdir())
 
@@ -295,7 +295,7 @@ def test_a_stream_stops_says_so_and_is_not_tried_again(speak: Callable[..., Any]
     result = speak("never", "--seed", "1", "--max-frames", "3", "-o", "-", "--codes", "out.npy")
     assert result.code == 3 and len(result.out) == 44 + 2 * 3 * FRAME
     hint, error = result.err.splitlines()
-    assert hint == "hint: what has gone to stdout stays there; -o FILE tries again with another seed"
+    assert hint == "hint: what was written to stdout stays there; -o FILE tries again with another seed"
     assert error.startswith("error: no end of speech after 0.2 s with seed 1")
     assert not list(tmp_path.iterdir())
 
