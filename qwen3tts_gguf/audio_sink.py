@@ -121,7 +121,7 @@ def _is_file(stream: BinaryIO) -> bool:
     try:
         descriptor = stream.fileno()
     except OSError:  # in memory
-        return stream.seekable()
+        return False
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return False
     try:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from .engine.threads import default_threads, shares
 from .errors import ModelFileError, NoEndOfSpeech, Note, OptionError, TextError
 from .ggml.device import Backend
+from .model import nano
 from .model.files import ModelFiles
 from .model.footprint import require_room
 from .model.sampling_defaults import GenerationDefaults
@@ -42,7 +43,7 @@ from .nets.sampling import Sampling, TalkerSampler, next_seed
 from .nets.talker import Talker
 from .speech.options import SpeechOptions
 from .speech.prompt import Prompt, PromptBuilder, Reference
-from .speech.runaway import SpeechWatch
+from .speech.runaway import SpeechWatch, frame_budget, n_spelled
 from .speech.text import prepare_text
 from .voice.compatibility import Compatibility, ResolvedVoice
 from .voice.encoder import VoiceEncoder
@@ -51,10 +52,6 @@ from .voice.voice import Voice
 Number = TypeVar("Number", int, float)
 
 __all__ = ["TTS", "SpeechOptions", "Utterance"]
-
-_FRAMES_PER_TEXT_TOKEN = 10
-"""Speech takes about 3 frames a text token; far more means it will not end (MODEL.md, runaway)."""
-_MIN_FRAME_BUDGET = 75
 
 
 class TTS:
@@ -159,6 +156,8 @@ class TTS:
         text, notes = prepare_text(text)
         part = self._compatibility.resolve(voice, options.language)
         notes = (*(voice.notes if voice else ()), *notes, *part.notes)
+        if self.name.lower() == nano.NAME:
+            notes += nano.word_notes(text)
         prompt = self._prompts.build(
             text,
             language=part.language,
@@ -167,7 +166,7 @@ class TTS:
             reference=self._reference(part),
             layout=options.layout,
         )
-        budget = max(_MIN_FRAME_BUDGET, _FRAMES_PER_TEXT_TOKEN * prompt.n_text_tokens)
+        budget = frame_budget(prompt.n_text_tokens, n_spelled(text))
         room = self._talker.config.context_length - len(prompt.embeddings)
         if room < 1:
             raise TextError(f"the text is too long for this model: {prompt.n_text_tokens} tokens")

@@ -223,7 +223,7 @@ def test_without_a_codec_encoder_a_transcript_is_refused_with_what_to_do(mute: T
 def test_a_model_that_cannot_clone_says_what_to_do(pair: Pair) -> None:
     presets = TTS(pair(model_type="custom_voice").talker)
     for transcript in (None, WORDS):
-        with pytest.raises(OptionError, match=r"use a Base model, or speak with a preset .*or a description"):
+        with pytest.raises(OptionError, match=r"use a Base model, or speak with a preset .*or with a description"):
             heard(presets, transcript=transcript)
     assert not presets.voice_encoder.is_loaded
 

@@ -1,4 +1,4 @@
-"""The whole way from a checkpoint to a pair of GGUF files."""
+"""From a checkpoint to a pair of GGUF files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from qwen3tts_gguf.errors import CheckpointError, ModelFileError, OptionError
+from qwen3tts_gguf.errors import CheckpointError, ModelFileError, Note, OptionError
 
 from .checkpoint import Checkpoint
-from .keys import mmproj_keys, talker_keys
+from .keys import card_notes, mmproj_keys, talker_keys
 from .quantize import choose_types, file_type, require_types
 from .sources import Source
 from .writer import Draft, Tensor, write_files
@@ -30,6 +30,8 @@ class ConvertedPair:
 
     talker: Path
     mmproj: Path
+    notes: tuple[Note, ...] = ()
+    """What of the checkpoint was left out or chosen."""
 
 
 def convert(
@@ -58,7 +60,8 @@ def convert(
     talker_tensors, mmproj_tensors = _tensors(talker, type, codec_type), _tensors(mmproj, type, codec_type)
 
     out, name = Path(out_dir), name or found.name
-    pair = ConvertedPair(out / f"{name}-{type.upper()}.gguf", out / f"mmproj-{name}-{type.upper()}.gguf")
+    notes = found.notes + card_notes(found)
+    pair = ConvertedPair(out / f"{name}-{type.upper()}.gguf", out / f"mmproj-{name}-{type.upper()}.gguf", notes)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

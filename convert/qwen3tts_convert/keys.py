@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gguf
 
-from qwen3tts_gguf.errors import CheckpointError
+from qwen3tts_gguf.errors import CheckpointError, Note
 from qwen3tts_gguf.model.schema import (
     CODEC_VOCABULARY,
     GENERATOR_PROJECTOR,
@@ -25,7 +25,7 @@ from qwen3tts_gguf.model.schema import (
 from .checkpoint import Checkpoint, Configuration
 from .tokenizer import TokenType
 
-__all__ = ["mmproj_keys", "talker_keys"]
+__all__ = ["card_notes", "mmproj_keys", "talker_keys"]
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION of ggml.h
 
@@ -64,22 +64,31 @@ def mmproj_keys(
     return writer
 
 
+def card_notes(checkpoint: Checkpoint) -> tuple[Note, ...]:
+    """What of the model card is left out of the files."""
+    try:
+        _metadata(checkpoint, "model", 0, with_card=True)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        message = f"{checkpoint.folder / 'README.md'}: the model card cannot be read ({reason})"
+        return (Note(message, "the files name no licence"),)
+    return ()
+
+
+def _metadata(checkpoint: Checkpoint, name: str, n_parameters: int, *, with_card: bool) -> gguf.Metadata:
+    card = gguf.Metadata.load_model_card(checkpoint.folder) if with_card else {}
+    config = dict(checkpoint.model.values)
+    return gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, config, Path(name), n_parameters)
+
+
 def _general(writer: gguf.GGUFWriter, checkpoint: Checkpoint, name: str, kind: str, n_parameters: int) -> None:
     """Name, size, licence and sampling, by the gguf package's own rules: from the model card and the name's parts."""
     writer.add_string("general.type", kind)
     try:
-        metadata = gguf.Metadata.apply_metadata_heuristic(
-            gguf.Metadata(),
-            gguf.Metadata.load_model_card(checkpoint.folder),
-            dict(checkpoint.model.values),
-            Path(name),
-            n_parameters,
-        )
-    except Exception as error:  # a YAML parser's, which is gguf's dependency and not ours; or gguf trusts a wrong kind
+        metadata = _metadata(checkpoint, name, n_parameters, with_card=not card_notes(checkpoint))
+    except Exception as error:  # gguf trusts config.json, where a value may be of a wrong kind
         reason = str(error).split("\n")[0]
-        raise CheckpointError(
-            f"{checkpoint.folder}: the metadata of README.md or config.json cannot be read: {reason}"
-        ) from error
+        raise CheckpointError(f"{checkpoint.folder}: the metadata of config.json cannot be read: {reason}") from error
     metadata.name = metadata.name or name
     metadata.size_label = metadata.size_label or gguf.size_label(n_parameters, n_parameters, 0, 0)
     defaults, given = checkpoint.generation_defaults, checkpoint.generation.values
@@ -98,7 +107,7 @@ def _talker(writer: gguf.GGUFWriter, c: TalkerConfig, checkpoint: Checkpoint) ->
     writer.add_uint32(f"{at}.feed_forward_length", c.ffn)
     writer.add_uint32(f"{at}.attention.head_count", c.n_heads)
     writer.add_uint32(f"{at}.attention.head_count_kv", c.n_kv_heads)
-    sections = checkpoint.talker.section("rope_scaling").integers("mrope_section")
+    sections = checkpoint.talker.rope().integers("mrope_section")
     writer.add_array(f"{at}.rope.dimension_sections", [*sections, 0, 0, 0, 0][:4])
     writer.add_float32(f"{at}.rope.freq_base", c.rope_theta)
     writer.add_float32(f"{at}.attention.layer_norm_rms_epsilon", c.rms_eps)

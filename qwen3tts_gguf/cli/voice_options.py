@@ -41,17 +41,19 @@ class ClipOptions:
         from ..voice.clip import REFERENCE_PAD_SECONDS
         from ..voice.voice import Voice
 
-        transcript = self._transcript(clip, quiet)
+        transcript = self._transcript(clip)
         if transcript is None and self.ref_pad is not None:
             raise OptionError("--ref-pad is for a clip's codes, which need a transcript", hint="give --ref-text too")
         pad_seconds = REFERENCE_PAD_SECONDS if self.ref_pad is None else self.ref_pad
         voice = Voice.from_audio(clip, tts, transcript=transcript, pad_seconds=pad_seconds)
+        if voice.transcript and self.ref_text is None and self.ref_text_file is None and not quiet:
+            stderr.print(f"transcript: {printable(str(_beside(clip)))}", soft_wrap=True, markup=False)
         print_notes(voice.notes)
         if transcript is None and not self.x_vector_only and not quiet:
             stderr.print("hint: with --ref-text and the words said in the clip, the voice comes closer", soft_wrap=True)
         return voice
 
-    def _transcript(self, clip: Path, quiet: bool) -> str | None:
+    def _transcript(self, clip: Path) -> str | None:
         """As given, or from the file beside the clip. Raises TextError, OptionError."""
         if self.x_vector_only:
             if self.ref_text is not None or self.ref_text_file is not None:
@@ -60,7 +62,7 @@ class ClipOptions:
         if self.ref_text is not None and self.ref_text_file is not None:
             raise OptionError("--ref-text and --ref-text-file say the same thing: give one")
         if self.ref_text is None and self.ref_text_file is None:
-            return _transcript_beside(clip, quiet)
+            return _transcript_beside(clip)
         transcript = read_text(self.ref_text_file) if self.ref_text_file is not None else self.ref_text
         if not transcript or not transcript.strip():
             raise TextError("the transcript of the clip is empty", hint="use --x-vector-only to clone without one")
@@ -99,10 +101,14 @@ class VoiceOptions:
         return saved.without_codes() if self.clip.x_vector_only else saved
 
 
-def _transcript_beside(clip: Path, quiet: bool) -> str | None:
+def _beside(clip: Path) -> Path:
+    return clip.with_suffix(".txt")
+
+
+def _transcript_beside(clip: Path) -> str | None:
     """Of a .txt of the clip's name, if there is one. It was not asked for, so what is wrong with it is a warning."""
-    beside = clip.with_suffix(".txt")
-    if not beside.is_file():
+    beside = _beside(clip)
+    if beside == clip or not beside.is_file():
         return None
     try:
         transcript = read_text(beside)
@@ -113,6 +119,4 @@ def _transcript_beside(clip: Path, quiet: bool) -> str | None:
         message = f"warning: {printable(str(beside))}: it is empty; the clip is cloned without a transcript"
         stderr.print(message, soft_wrap=True, markup=False)
         return None
-    if not quiet:
-        stderr.print(f"transcript: {printable(str(beside))}", soft_wrap=True, markup=False)
     return transcript

@@ -22,7 +22,7 @@ class SpeechOptions:
     greedy: bool = False
     """Take the likeliest code each time, in talker and predictor."""
     max_frames: int | None = None
-    """80 ms each, the budget: who needs more has failed. None: ten a text token, at least 75."""
+    """80 ms each, the budget: speech that needs more has failed. None: `frame_budget` of the text (runaway.py)."""
     retries: int = 2
     """How often `TTS.speak` begins anew, each time with a seed made from the last, when speech comes to no end."""
     layout: Layout = "whole"

@@ -52,9 +52,7 @@ def prepare_text(text: str) -> tuple[str, tuple[Note, ...]]:
     if not kinds & {"L", "N"}:
         if "S" not in kinds:
             raise TextError("there is nothing to pronounce in the text: no letter, digit or symbol")
-        notes.append(
-            Note("there is no letter or digit in the text: the model decides what symbols and emoji sound like")
-        )
+        notes.append(Note("there is no letter or digit in the text: how symbols and emoji sound is up to the model"))
     if _SSML.search(text):
         notes.append(Note("the text holds SSML, which is spoken like any other text", "take the tags out"))
     return text, tuple(notes)
