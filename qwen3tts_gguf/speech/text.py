@@ -64,10 +64,10 @@ def prepare_text(text: str) -> tuple[str, tuple[Note, ...]]:
 _MARKDOWN = [
     (re.compile(pattern, re.MULTILINE), replacement)
     for pattern, replacement in (
-        (r"<!--[\s\S]{0,9999}?-->", ""),
+        (r"<!--[\s\S]{0,999}?-->", ""),
         (r"^[ \t]*(```|~~~).*$", ""),  # the fence; the code stays
         (r"^[ \t]*([-*_][ \t]*){3,}$", ""),  # a rule
-        (r"^[ \t]*\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)+\|?[ \t]*$", ""),  # below a table's head
+        (r"^[ \t]*(\|[ \t]*)?:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)+(\|[ \t]*)?$", ""),  # below a table's head
         (r"^[ \t]*\|[ \t]*|\|[ \t]*$", ""),  # a row's ends
         (r"(?<=\S)[ \t]+\|[ \t]+", ", "),  # between its cells
         (r"^[ \t]*(>[ \t]?)+", ""),  # a quotation
