@@ -83,6 +83,9 @@ _DEAD, _CANCELLED = 1e-4, 0.1
 has half."""
 
 
+_ONE_CHANNEL = "save the channel you want as a clip of its own"
+
+
 def _mono(file: soundfile.SoundFile, most: int) -> tuple[NDArray[np.float32], tuple[Note, ...]]:
     """The mean of the channels [n]; where some are silent or they cancel each other, that of the others or the loudest.
 
@@ -105,10 +108,11 @@ def _mono(file: soundfile.SoundFile, most: int) -> tuple[NDArray[np.float32], tu
     del blocks
     samples = _mean_of(file, live, most)
     if float(samples.var(dtype=np.float64)) * len(samples) >= _CANCELLED * loudest:
-        return samples, (Note(f"only channel {_numbers(live)} of {file.channels} has sound: the others are left out"),)
+        message = f"only channel {_numbers(live)} of {file.channels} has sound: the others are left out"
+        return samples, (Note(message, _ONE_CHANNEL),)
     best = np.array([int(channels.argmax())])
-    note = Note(f"the channels cancel each other, one is inverted: channel {_numbers(best)} alone is used")
-    return _mean_of(file, best, most), (note,)
+    message = f"the channels cancel each other, one is inverted: channel {_numbers(best)} alone is used"
+    return _mean_of(file, best, most), (Note(message, _ONE_CHANNEL),)
 
 
 def _blocks(file: soundfile.SoundFile, most: int) -> Iterator[NDArray[np.float32]]:

@@ -82,7 +82,7 @@ def _beginning(text: str, share: float) -> str:
     for i in range(cut, max(0, cut - _NEAR), -1):
         if text[i : i + 1].isspace() or text[i - 1] in _PAUSES:
             return text[:i].strip()
-    while cut > 1 and unicodedata.category(text[cut])[0] == "M":  # an accent stays with its letter
+    while 1 < cut < len(text) and unicodedata.category(text[cut])[0] == "M":  # an accent stays with its letter
         cut -= 1
     return text[:cut].strip()
 
