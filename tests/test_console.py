@@ -64,9 +64,7 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize(
-    "text", ["-5 degrees", "- Hello", "-5", "--", "-- a dash", "---", "–5", "-o my, hello", "-Hello there"]
-)
+@pytest.mark.parametrize("text", ["-5 degrees", "- Hello", "-5", "-- a dash", "--- one", "-o my", "-Hello there"])
 def test_a_text_that_starts_with_a_dash_is_spoken(run: test_cli.Run, model: Path, texts: list[str], text: str) -> None:
     before = [] if text.startswith("-o") else ["speak", text, "-m", model, "-o", "out.wav", *SHORT]
     orders = [before, ["speak", "-m", model, "-o", "out.wav", *SHORT, "--", text]]
