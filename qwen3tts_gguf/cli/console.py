@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ __all__ = [
     "QuietOption",
     "ThreadsOption",
     "VoicesOption",
+    "amx_setting",
     "output_target",
     "printable",
     "progress",
@@ -85,6 +87,11 @@ def voices_folder(chosen: Path | None) -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("qwen3tts", appauthor=False)) / "voices"
+
+
+def amx_setting() -> str:
+    """How AMX is used, from the environment: QWEN3TTS_AMX is auto, on, rows or off."""
+    return os.environ.get("QWEN3TTS_AMX") or "auto"
 
 
 def read_text(path: Path) -> str:

@@ -24,6 +24,7 @@ from .console import (
     QuietOption,
     ThreadsOption,
     VoicesOption,
+    amx_setting,
     output_target,
     progress,
     read_text,
@@ -136,7 +137,8 @@ def speak(
         sub_temperature=sub_temperature, sub_top_k=sub_top_k, sub_top_p=sub_top_p,
         sub_repetition_penalty=sub_repetition_penalty,
     )  # fmt: skip
-    tts = TTS(_model_there_is(model, context, quiet), mmproj=mmproj, n_threads=threads, check_memory=not force)
+    there = _model_there_is(model, context, quiet)
+    tts = TTS(there, mmproj=mmproj, n_threads=threads, amx=amx_setting(), check_memory=not force)
     chosen = chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
     chosen = _with_words(chosen, speaker, instruct)
     loaded = time.perf_counter()

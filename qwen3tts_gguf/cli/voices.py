@@ -19,6 +19,7 @@ from .console import (
     QuietOption,
     ThreadsOption,
     VoicesOption,
+    amx_setting,
     stderr,
     stdout,
     voices_folder,
@@ -63,7 +64,7 @@ def create(
 
     store = VoiceStore(voices_folder(voices))
     store.require_free(name, overwrite=force)
-    tts = TTS(model, mmproj=mmproj, n_threads=threads)
+    tts = TTS(model, mmproj=mmproj, n_threads=threads, amx=amx_setting())
     if language is not None:
         tts.vocabulary.language_id(language)
     voice = clip_voice(tts, clip, ref_text, ref_text_file, x_vector_only, ref_pad, quiet)
