@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
-if sys.platform == "linux":
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, before libgomp is loaded
+from qwen3tts_gguf.engine.threads import SPIN_COUNT
+
+os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # as the command line does, before llama_cpp is imported
 
 from qwen3tts_gguf.measure import benchmark, machine
 from qwen3tts_gguf.tts import TTS, SpeechOptions

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # cli sets it for the same reason; tests run beside more load
+from qwen3tts_gguf.engine.threads import SPIN_COUNT
+
+os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # as the command line does, before anything imports llama_cpp
 
 import numpy as np
 import pytest

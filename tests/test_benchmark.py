@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, Voice
 from qwen3tts_gguf.cli import app
+from qwen3tts_gguf.engine.plan import Plan
 from qwen3tts_gguf.errors import Error, OptionError
 from qwen3tts_gguf.measure.benchmark import FRAME_PARTS, Report, measure
 from qwen3tts_gguf.measure.machine import machine_facts
@@ -151,6 +153,43 @@ def test_json_on_stdout_is_all_there_is(model: Path) -> None:
     report = json.loads(done.stdout)
     assert report["frames"] == 2 and done.stderr == ""
     assert report["first_audio"]["from_start_seconds"] > report["load_seconds"]
+
+
+def test_bench_prints_the_plan_with_what_was_changed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN3TTS_AMX", "off")
+    done = bench("--model", model, "--frames", 2, "--plan", "talker=plain,predictor=plain")
+    assert done.exit_code == 0
+    entries = dict(line.split(maxsplit=1) for line in done.output.split("\nplan")[1].splitlines()[1:8])
+    assert {"row", "buffers", "talker", "predictor", "codec", "threads", "lanes"} == set(entries)
+    assert (entries["talker"].strip(), entries["predictor"].strip()) == ("plain", "plain")
+    assert "This CPU has AMX" not in done.output
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_bench_prints_the_command_that_gives_lost_amx_back(
+    model: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    for_machine = Plan.for_machine
+    monkeypatch.setattr(Plan, "for_machine", lambda *arguments: replace(for_machine(*arguments), amx_lost=lost))
+    monkeypatch.delenv("QWEN3TTS_AMX", raising=False)
+    done = bench("--model", model, "--frames", 2)
+    assert ('CXXFLAGS="-fno-tree-dse -fno-dse" pip install' in done.output) == lost
+    assert max(len(line) for line in done.output.partition("This CPU has AMX")[2].splitlines()[:5] or [""]) <= 80
+
+
+@pytest.mark.parametrize(
+    ("setting", "plan", "message"),
+    [
+        ("maybe", "", "amx is one of auto, on, rows, off, not 'maybe'"),
+        ("auto", "color=red", "has no entry 'color=red'"),
+    ],
+)
+def test_bench_refuses_a_plan_that_does_not_exist(
+    model: Path, monkeypatch: pytest.MonkeyPatch, setting: str, plan: str, message: str
+) -> None:
+    monkeypatch.setenv("QWEN3TTS_AMX", setting)
+    done = bench("--model", model, "--frames", 2, "--plan", plan)
+    assert isinstance(done.exception, OptionError) and message in str(done.exception)
 
 
 def test_bench_with_a_clip(model: Path, tmp_path: Path) -> None:

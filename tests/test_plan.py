@@ -76,6 +76,23 @@ def test_no_threads_are_an_error() -> None:
         plan("amd", AVX512, REPACK, 0)
 
 
+@pytest.mark.parametrize(
+    ("features", "verdicts", "lost"),
+    [
+        ({"avx2", "amx_int8"}, {"AMX": WORKS} | REPACK, False),
+        ({"avx2", "amx_int8"}, {"AMX": ROWS} | REPACK, True),
+        ({"avx2", "amx_int8"}, {"AMX": OFF} | REPACK, True),
+        ({"avx2", "amx_int8"}, REPACK, True),  # a build that was not compiled for it
+        ({"avx2"}, REPACK, False),
+    ],
+)
+def test_amx_is_lost_where_the_cpu_has_it_and_the_build_cannot_use_it(
+    features: set[str], verdicts: dict[str, Verdict], lost: bool
+) -> None:
+    there = Machine("A CPU", "intel", frozenset(features), frozenset(AVX2), tuple(verdicts))
+    assert Plan.for_machine(there, verdicts, 2).amx_lost == lost
+
+
 # -- amx=... -----------------------------------------------------------------------------------------------------------
 
 
@@ -95,6 +112,7 @@ def test_another_setting_of_amx_is_an_error_that_names_the_four(setting: str) ->
 def test_amx_kept_out_is_in_no_plan_of_this_machine() -> None:
     found = Plan.for_this_machine(2, amx="off")
     assert "AMX" not in found.predictor and found.talker is not TalkerBuffers.EXTRA
+    assert not found.amx_lost  # whoever keeps it out needs no advice
 
 
 # -- overrides ---------------------------------------------------------------------------------------------------------

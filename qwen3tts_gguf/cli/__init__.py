@@ -24,6 +24,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from ..engine.threads import SPIN_COUNT
 from ..errors import Error, NoEndOfSpeech
 from . import benching, codec, converting, inspecting, speaking, verifying, voices
 from .console import printable, stderr, stdout
@@ -34,12 +35,6 @@ __all__ = ["app", "main"]
 
 _EXIT_ERROR, _EXIT_NO_END_OF_SPEECH, _EXIT_INTERRUPTED = 1, 3, 130
 _UsageError: Any = typer.BadParameter.__base__  # click's, or that of the click which newer typers bring along
-
-# Threads of ggml that wait for each other spin first. libgomp's default of 300,000 turns costs nothing on idle
-# processors, but beside any other load the spinning thread holds the very processor the other one waits for; with too
-# few turns threads sleep and wake all the time, which costs most on a virtual machine (benchmarks/LOG.md). Read when
-# libgomp is loaded, so set before anything imports llama_cpp.
-_SPIN_TURNS = "10000"
 
 app = typer.Typer(
     name="qwen3tts",
@@ -60,7 +55,7 @@ app.command()(verifying.verify)
 
 def main() -> NoReturn:
     """Run the command line; errors of the library become one line on stderr."""
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_TURNS)
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before anything imports llama_cpp
     for stream in (sys.stdout, sys.stderr):
         _show_all_letters(stream)
     _stop_on_signals()

@@ -15,6 +15,7 @@ from .console import (
     ModelOption,
     QuietOption,
     ThreadsOption,
+    amx_setting,
     printable,
     stdout,
 )
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 _REAL_TIME_MS = 80
+_AMX_LOST = """\
+This CPU has AMX, which this build of llama-cpp-python cannot fully use. This
+command compiles one that can, in some minutes (docs/machines.md):
+  CXXFLAGS="-fno-tree-dse -fno-dse" pip install --no-cache-dir \\
+    --force-reinstall --no-deps --no-binary llama-cpp-python \\
+    llama-cpp-python=={version}
+"""
 _COLORS = {"talker": "#4477aa", "predictor": "#66ccee", "codec": "#228833", "other": "#bbbbbb"}
 
 
@@ -42,6 +50,7 @@ def bench(
     voice_options: VoiceOptions = VoiceOptions(),
     layout: LayoutOption = TextLayout.WHOLE,
     threads: ThreadsOption = None,
+    plan: Annotated[str, typer.Option(help="Entries of the plan to change: talker=plain,predictor=repack.")] = "",
     json_file: JsonFileOption = None,
     plot: Annotated[Path | None, typer.Option(help="A picture of one frame: .png or .svg.")] = None,
     quiet: QuietOption = False,
@@ -64,6 +73,8 @@ def bench(
         model,
         mmproj=mmproj,
         n_threads=threads,
+        amx=amx_setting(),
+        plan=plan,
         n_frames=frames,
         layout=layout.value,
         choose_voice=choose,
@@ -104,6 +115,7 @@ def _print(report: Report) -> None:
         facts.add_row(name, escape(printable(value)))
     stdout.print(facts)
     stdout.print()
+    _print_plan(report)
 
     parts = Table("ms a frame, one by one", box=None, padding=(0, 2, 0, 0))
     for column in ("median", "p10", "p90"):
@@ -117,6 +129,18 @@ def _print(report: Report) -> None:
         f"({report['frames']} frames); {report['streamed']['rtf']:.2f} when handed out frame by frame",
         soft_wrap=True,
     )
+
+
+def _print_plan(report: Report) -> None:
+    plan = Table("plan", "", box=None, padding=(0, 2, 0, 0))
+    for name, value in report["plan"].items():
+        plan.add_row(name, escape(printable(value)))
+    stdout.print(plan)
+    stdout.print()
+    for note in report["notes"]:
+        stdout.print(printable(note), soft_wrap=True, markup=False)
+    if report["amx_lost"]:
+        stdout.print(_AMX_LOST.format(version=report["versions"]["llama-cpp-python"]), soft_wrap=True, markup=False)
 
 
 def _threads(report: Report) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ __all__ = [
     "QuietOption",
     "ThreadsOption",
     "VoicesOption",
+    "amx_setting",
     "decoded",
     "output_target",
     "print_json",
@@ -117,6 +119,11 @@ def voices_folder(chosen: Path | None) -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("qwen3tts", appauthor=False)) / "voices"
+
+
+def amx_setting() -> str:
+    """How AMX is used, from the environment: QWEN3TTS_AMX is auto, on, rows or off."""
+    return os.environ.get("QWEN3TTS_AMX") or "auto"
 
 
 def read_text(path: Path) -> str:

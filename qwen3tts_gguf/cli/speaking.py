@@ -21,6 +21,7 @@ from .console import (
     OutputOption,
     QuietOption,
     ThreadsOption,
+    amx_setting,
     output_target,
     require_npy,
     save_array,
@@ -132,7 +133,8 @@ def speak(
         language=language, seed=seed, greedy=greedy, max_frames=max_frames, layout=layout.value,
         retries=retries if isinstance(target, Path) else 0, **vars(sampling),
     )  # fmt: skip
-    tts = TTS(_model_there_is(model, context, quiet), mmproj=mmproj, n_threads=threads, check_memory=not force)
+    there = _model_there_is(model, context, quiet)
+    tts = TTS(there, mmproj=mmproj, n_threads=threads, amx=amx_setting(), check_memory=not force)
     voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()

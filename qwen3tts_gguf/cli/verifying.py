@@ -18,6 +18,7 @@ from .console import (
     ModelOption,
     QuietOption,
     ThreadsOption,
+    amx_setting,
     printable,
     read_text,
     stderr,
@@ -101,6 +102,7 @@ def verify(
         clip=Path(voice) if voice is not None and Path(voice).is_file() else None,
         unrecorded=force,
         n_threads=threads,
+        amx=amx_setting(),
         on_stage=stages(quiet),
     )
     failures = Thresholds(

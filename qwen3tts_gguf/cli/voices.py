@@ -18,6 +18,7 @@ from .console import (
     QuietOption,
     ThreadsOption,
     VoicesOption,
+    amx_setting,
     print_json,
     stderr,
     stdout,
@@ -62,7 +63,7 @@ def create(
 
     store = VoiceStore(voices_folder(voices))
     store.require_free(name, overwrite=force)
-    tts = TTS(model, mmproj=mmproj, n_threads=threads)
+    tts = TTS(model, mmproj=mmproj, n_threads=threads, amx=amx_setting())
     if language is not None:
         tts.vocabulary.language_id(language)
     voice = clip_options.voice(clip, tts, quiet)

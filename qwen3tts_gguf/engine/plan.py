@@ -48,6 +48,8 @@ class Plan:
     """The most lanes in one step that make each of them cheaper."""
     verdicts: Mapping[str, Verdict]
     """What each extra buffer type survives here."""
+    amx_lost: bool = False
+    """Whether the CPU has AMX, and this build of ggml cannot use it, or only for single rows."""
     notes: tuple[Note, ...] = ()
     """What could not be found out about this machine."""
 
@@ -66,7 +68,8 @@ class Plan:
         machine = this_machine()
         trials = try_buffer_types(machine, forced_verdicts(amx))
         plan = cls.for_machine(machine, trials.verdicts, default_threads() if n_threads is None else n_threads)
-        return replace(plan, notes=trials.notes).with_overrides(overrides)
+        lost = amx == "auto" and plan.amx_lost
+        return replace(plan, amx_lost=lost, notes=trials.notes).with_overrides(overrides)
 
     @classmethod
     def for_machine(cls, machine: Machine, verdicts: Mapping[str, Verdict], n_threads: int) -> Plan:
@@ -87,6 +90,7 @@ class Plan:
             frames_at_once=row.frames_at_once,
             lanes_worth_it=row.lanes_worth_it,
             verdicts=verdicts,
+            amx_lost="amx_int8" in machine.features and verdicts.get(_AMX) is not Verdict.WORKS,
         )
 
     def with_overrides(self, text: str) -> Plan:

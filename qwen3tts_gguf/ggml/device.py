@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError
 from . import api
-from .library import cpu_device
+from .library import cpu_device, forward_log
 from .types import GgmlType
 
 __all__ = ["Arena", "Backend", "Shape", "Tensor", "Weights", "extra_buffer_types", "numpy_type"]
@@ -64,6 +64,7 @@ class Backend:
     """
 
     def __init__(self, n_threads: int, placements: Sequence[str] = ()) -> None:
+        forward_log()
         self.pointer = api.backend_dev_init(cpu_device, None)
         if not self.pointer:
             raise BackendError("ggml cannot start its CPU backend")

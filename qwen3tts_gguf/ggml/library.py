@@ -17,6 +17,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,10 @@ def _log_line(level: int, text: bytes, _user_data: int) -> None:
 _forward = _LOG_CALLBACK(_log_line)  # lives as long as the module: ggml holds its address
 
 
+@cache
 def forward_log() -> None:
-    """Send llama.cpp's log to `logging` from now on; until then it goes where it went before our import."""
+    """Send llama.cpp's log to `logging` from now on. Until then, and once somebody sends it elsewhere afterwards, it
+    goes where it is sent: an import of this package does not change that, and only the first model does."""
     _llama_log_set(_forward, None)
 
 

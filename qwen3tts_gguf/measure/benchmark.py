@@ -52,6 +52,8 @@ def measure(
     *,
     mmproj: Path | None = None,
     n_threads: int | None = None,
+    amx: str = "auto",
+    plan: str = "",
     n_frames: int = 100,
     layout: Layout = "whole",
     choose_voice: Callable[[TTS], Voice | None] | None = None,
@@ -64,7 +66,8 @@ def measure(
 
     -> format (of this report), runtime, model {name, kind, files, bytes, types}, voice {kind, reference_frames},
     layout, threads, side_by_side (threads of talker and predictor, and of the codec beside them; None where they take
-    turns), machine {cpu, cores, memory_gb, system, features}, versions, frames, audio_seconds, load_seconds,
+    turns), machine {cpu, cores, memory_gb, system, features}, plan (engine/plan.py, in words), amx_lost (the CPU has AMX,
+    and this build cannot fully use it), notes (what could not be found out about the machine), versions, frames, audio_seconds, load_seconds,
     voice_seconds, prefill {positions, kept, ms} (kept: known from speeches before), work_seconds (one utterance, from
     text to last sample, as `TTS.speak` does it), rtf (work_seconds / audio_seconds), streamed {work_seconds, rtf} (the
     same, frame by frame), frame_ms of that {talker, predictor, codec, other, whole: {median, p10, p90, mean}},
@@ -75,7 +78,7 @@ def measure(
         raise OptionError(f"a benchmark takes at least {MIN_FRAMES} frames, not {n_frames}")
     on_stage("loading")
     started = time.perf_counter()
-    tts = TTS(model, mmproj=mmproj, n_threads=n_threads)
+    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx, plan=plan)
     loaded = time.perf_counter()
     voice = (choose_voice or plain_voice)(tts)
     chosen = time.perf_counter()
@@ -107,6 +110,9 @@ def measure(
         "threads": threads.all,
         "side_by_side": [threads.language, threads.codec] if threads.side_by_side else None,
         "machine": machine_facts(),
+        "plan": tts.plan.entries(),
+        "amx_lost": tts.plan.amx_lost,
+        "notes": [str(note) for note in tts.plan.notes],
         "versions": versions(),
         "frames": n_frames,
         "audio_seconds": audio_seconds,

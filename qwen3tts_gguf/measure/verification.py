@@ -63,6 +63,7 @@ def compare(
     clip: Path | None = None,
     unrecorded: bool = False,
     n_threads: int | None = None,
+    amx: str = "auto",
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Hold `model` against a pair of the same checkpoint in a larger type, best F32.
@@ -83,7 +84,7 @@ def compare(
     def reference() -> tuple[_Script, list[_Answer], NDArray[np.float32] | None]:
         """A function, so that its model is gone when it is over."""
         on_stage("the reference: loading")
-        tts = TTS(against, mmproj=against_mmproj, n_threads=n_threads)
+        tts = TTS(against, mmproj=against_mmproj, n_threads=n_threads, amx=amx)
         on_stage("the reference: speaking")
         script = _written(tts, choose_voice(tts), texts, options, clip)
         answers = list(_answers(tts, script, lambda stage: on_stage(f"the reference: {stage}")))
@@ -91,7 +92,7 @@ def compare(
 
     script, expected, expected_vector = reference()
     on_stage("the model: loading")
-    tts = TTS(model, mmproj=mmproj, n_threads=n_threads)
+    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx)
     answers = _answers(tts, script, lambda stage: on_stage(f"the model: {stage}"))
     near = [_Nearness.of(*of_line) for of_line in zip(script.lines, answers, expected, strict=True)]
     speaker_cosine = None

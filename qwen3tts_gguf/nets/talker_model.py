@@ -16,7 +16,6 @@ import llama_cpp
 
 from ..errors import BackendError
 from ..ggml.device import Backend, extra_buffer_types
-from ..ggml.library import forward_log
 from ..ggml.types import GgmlType
 from ..model.files import TalkerFile
 from ..model.gguf_file import GgufFile
@@ -70,7 +69,6 @@ def load_model(file: GgufFile, config: TalkerConfig, placed: dict[str, str]) -> 
             next_release = fraction + _READ_BETWEEN_RELEASES
         return True  # go on
 
-    forward_log()
     llama_cpp.llama_backend_init()
     overrides = _buffer_overrides(placed)
     params = llama_cpp.llama_model_default_params()
