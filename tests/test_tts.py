@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, OptionError, SpeechOptions, TextError, Voice
 from qwen3tts_gguf.errors import CodesError, ModelFileError
-from qwen3tts_gguf.nets.talker import _Context
+from qwen3tts_gguf.nets.talker_context import Context
 
 TEXT = "Hello, world!"
 FRAME = 1920
@@ -203,18 +203,18 @@ def test_what_a_voice_always_begins_with_is_taken_in_once(
         tiny.reference_clip(24_000), single, rate_hz=24_000, transcript="The keeper of the lighthouse waits."
     )
     taken_in: list[int] = []
-    decode = _Context._decode_batch
+    decode = Context.decode
 
-    def counting(context: _Context, embeddings: NDArray[np.float32], start: int, *, with_output: bool) -> None:
-        taken_in.append(len(embeddings))
-        decode(context, embeddings, start, with_output=with_output)
+    def counting(context: Context, rows: NDArray[np.float32], *where: Any, with_outputs: bool) -> None:
+        taken_in.append(len(rows))
+        decode(context, rows, *where, with_outputs=with_outputs)
 
     def first_samples(text: str, voice: Voice) -> tuple[int, NDArray[np.float32]]:
         taken_in.clear()
         samples = beginning(single, text, voice, options(max_frames=1, layout=layout))
         return sum(taken_in), samples
 
-    monkeypatch.setattr(_Context, "_decode_batch", counting)
+    monkeypatch.setattr(Context, "decode", counting)
     first_samples(TEXT, voice)
     for other in (in_context, voice):  # each is new after the other
         n_new, expected = first_samples(TEXT, other)
