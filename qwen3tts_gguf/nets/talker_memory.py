@@ -126,6 +126,8 @@ class TalkerMemory:
     def settle(self) -> None:
         """Between steps: take in the contexts that were ordered, order what will be needed, and move one sequence to
         where it shares a pass with others or has room for what comes."""
+        if not any(slot.open for slot in self._all()):
+            return
         for size in list(self._orders):
             self._receive(size)
         gathering: dict[int, list[Slot]] = {}
