@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -102,17 +103,17 @@ class Talker:
         loader.shutdown(wait=False)
         self._loading: Future[Any] | None = loading
         self._maker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talker-memory")
-        n_batch, hidden, type = self.slice_length, model.config.hidden, kv_type(model)
+        n_batch, config, type = self.slice_length, model.config, kv_type(model)
 
         def new_context(n_streams: int, n_cells: int) -> Context:
             return Context(
                 loading.result(),
+                config,
+                type,
                 n_streams=n_streams,
                 n_cells=n_cells,
                 n_batch=n_batch,
                 n_threads=n_threads,
-                hidden=hidden,
-                type=type,
             )
 
         self._memory = TalkerMemory(new_context, model.config.context_length, n_threads, self._maker)
@@ -146,7 +147,7 @@ class Talker:
         last = n_positions - 1
         cut = _shared_part(n_positions, n_shared)
         starts = [*range(0, cut, self.slice_length), *range(cut, last, self.slice_length), last]
-        return [slice(start, end) for start, end in zip(starts, starts[1:], strict=False)]
+        return [slice(start, end) for start, end in pairwise(starts)]
 
     def step(self, rows: Sequence[tuple[TalkerSequence, Rows]]) -> list[TalkerOutput]:
         """The next position of each of some open sequences, its embedding [hidden] -> an output for each.

@@ -1,7 +1,7 @@
 """llama.cpp's model of the talker's file: loaded, with each matrix in the buffer type that we choose.
 
-llama.cpp maps the file. A matrix in an extra buffer type (ggml/device.py) is copied there, and its pages of the file are
-handed back while the rest is still being read.
+llama.cpp maps the file. A matrix in an extra buffer type (ggml/device.py) is copied there, and its pages of the file
+are handed back while the rest is still being read.
 """
 
 from __future__ import annotations
