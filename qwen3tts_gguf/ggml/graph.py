@@ -110,7 +110,7 @@ class Graph:
 
     def get(self, x: Tensor) -> NDArray[Any]:
         """A copy of the value of an input or output."""
-        return self.array(x).copy()
+        return np.array(self.array(x))
 
     def array(self, x: Tensor) -> NDArray[Any]:
         """The memory of an input or output as an array of its shape."""
