@@ -28,6 +28,10 @@ fuzz:
     python -m pytest -s -m slow tests/test_fuzz.py
     python -m pytest --hypothesis-profile=fuzz --hypothesis-seed=1 tests/test_hostile_structure.py
 
+# What people bring, through the command line; FOLDER holds make_clips.py and make_checkpoints.py
+field folder:
+    python benchmarks/field.py {{folder}}
+
 # Style and types
 lint:
     ruff check .

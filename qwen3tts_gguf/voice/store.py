@@ -1,4 +1,4 @@
-"""Voices kept under a name: one safetensors file each, in one folder."""
+"""Voices saved under a name: one safetensors file each, in one folder."""
 
 from __future__ import annotations
 
@@ -75,7 +75,12 @@ def _is_name(name: str) -> bool:
 
 
 def mix(voices: list[Voice], weights: list[float]) -> Voice:
-    """The weighted mean of speaker vectors; what else the voices have cannot be mixed. Raises VoiceError."""
+    """The weighted mean of speaker vectors; what else the voices have cannot be mixed. Raises VoiceError.
+
+    The mean is shorter than its parts, by a sixth with nano. Made as long as they are it speaks no closer to them: of
+    all 45 pairs of nano's voices, 90 sentences, nano's judge names one of the two for 76 plain means and 78 longer
+    ones, and pocketsphinx mishears 7.4 % and 8.0 % of the words. So it stays the plain mean.
+    """
     if len(voices) != len(weights) or len(voices) < 2:
         raise VoiceError("mixing takes two voices or more, and a weight for each")
     vectors = [voice.speaker for voice in voices if voice.speaker is not None]
