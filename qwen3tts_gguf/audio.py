@@ -1,32 +1,23 @@
-"""Audio in and out: any file libsndfile reads to 24 kHz mono, and samples to files or a pipe as they come."""
+"""Audio in: any file libsndfile reads, as 24 kHz mono."""
 
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from .errors import AudioError
+from .container import identify, mended
+from .errors import AudioError, Note
 from .model.schema import SAMPLE_RATE_HZ
-from .whole_file import whole_file
 
-__all__ = ["MAX_SECONDS", "AudioSink", "open_sink", "origin", "read_audio", "resample", "sample_problem"]
+__all__ = ["MAX_SECONDS", "Clip", "read_audio", "read_clip", "resample", "sample_problem"]
 
-_FORMATS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-}
-_LENGTH_UNKNOWN = 0xFFFF_FFFF
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 192_000
 _LOUDEST = 10.0  # floating point may pass full scale a little; far beyond, it was meant in other units
 _BLOCK_VALUES = 1 << 18
@@ -36,52 +27,111 @@ MAX_SECONDS = 600
 """The longest clip that is taken: a codec encoder's memory grows with its square."""
 
 
-class AudioSink(Protocol):
-    """Where speech goes."""
+@dataclass(frozen=True)
+class Clip:
+    """A file's sound, and what it was."""
 
-    def write(self, samples: NDArray[np.float32]) -> None:
-        """samples [n] in [-1, 1] at 24 kHz"""
+    samples: NDArray[np.float32]
+    """Mono [n] at 24 kHz."""
+    rate_hz: int
+    """The file's own sample rate."""
+    sha256: str
+    """Of the file's bytes."""
+    notes: tuple[Note, ...] = ()
 
 
 def read_audio(path: Path) -> NDArray[np.float32]:
-    """A file's sound as mono float32 samples at 24 kHz. Raises AudioError.
+    """A file's sound as mono float32 samples at 24 kHz. Raises AudioError."""
+    return read_clip(path).samples
+
+
+def read_clip(path: Path) -> Clip:
+    """A file's sound. Raises AudioError.
 
     It is read block by block, so memory follows what is there and not what a header claims.
     """
     if path.exists() and not path.is_file():  # a pipe, which could not be read twice
         raise AudioError(f"{path}: not an audio file, but a folder or a pipe")
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(mended(path) or path) as file:
             rate_hz = int(file.samplerate)
             _require_rate(rate_hz)
-            samples = _mono(file, MAX_SECONDS * rate_hz)
+            samples, notes = _mono(file, MAX_SECONDS * rate_hz)
         if problem := sample_problem(samples):
             raise AudioError(problem)
-        return resample(samples, rate_hz)
+        return Clip(resample(samples, rate_hz), rate_hz, _sha256(path), notes)
     except AudioError as error:
-        raise AudioError(f"{path}: {error}") from None
+        raise AudioError(f"{path}: {error.message}", hint=error.hint) from None
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file") from None
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
-        if not path.exists():
-            raise AudioError(f"{path}: no such file") from None
-        reason = str(error).removeprefix(f"Error opening {str(path)!r}: ")
-        raise AudioError(
-            f"{path}: not an audio file that can be read ({reason}); of a video save the sound alone, as WAV or FLAC"
-        ) from None
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError):
+        raise _unreadable(path) from None
 
 
-def _mono(file: soundfile.SoundFile, most: int) -> NDArray[np.float32]:
-    """The mean of the channels [n]."""
-    blocks, n_frames = [], max(1, _BLOCK_VALUES // file.channels)
-    while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
+def _unreadable(path: Path) -> AudioError:
+    try:
+        what, hint = identify(path)
+    except FileNotFoundError:
+        return AudioError(f"{path}: no such file")
+    except OSError as error:
+        return AudioError(f"{path}: cannot be read ({error.strerror})")
+    return AudioError(f"{path}: not an audio file that can be read here, {what}", hint=hint)
+
+
+_DEAD, _CANCELLED = 1e-4, 0.1
+"""Of the loudest channel's power: -40 dB, and -10 dB, where the mean of two equal channels that have nothing in common
+has half."""
+
+
+_ONE_CHANNEL = "save the channel you want as a clip of its own"
+
+
+def _mono(file: soundfile.SoundFile, most: int) -> tuple[NDArray[np.float32], tuple[Note, ...]]:
+    """The mean of the channels [n]; where some are silent or they cancel each other, that of the others or the loudest.
+
+    Read twice in that case, so that memory holds one channel whatever their number.
+    """
+    channels, mean = np.zeros(file.channels), 0.0
+    blocks = []
+    for block in _blocks(file, most):
         blocks.append(block.mean(axis=1))
-        most -= len(block)
-        if most < 0:
-            raise AudioError(f"lasts longer than {MAX_SECONDS / 60:.0f} minutes: cut out what is needed")
+        channels += len(block) * block.var(axis=0, dtype=np.float64)
+        mean += len(block) * float(blocks[-1].var(dtype=np.float64))
     if not blocks:
         raise AudioError("holds no sound")
-    return np.concatenate(blocks)
+    loudest = float(channels.max())
+    if not np.isfinite(loudest):  # the caller refuses such samples
+        return np.concatenate(blocks), ()
+    live = np.flatnonzero(channels >= _DEAD * loudest)
+    if len(live) == file.channels and mean >= _CANCELLED * loudest:
+        return np.concatenate(blocks), ()
+    del blocks
+    samples = _mean_of(file, live, most)
+    if float(samples.var(dtype=np.float64)) * len(samples) >= _CANCELLED * loudest:
+        message = f"only channel {_numbers(live)} of {file.channels} has sound: the others are left out"
+        return samples, (Note(message, _ONE_CHANNEL),)
+    best = np.array([int(channels.argmax())])
+    message = f"the channels cancel each other, one is inverted: channel {_numbers(best)} alone is used"
+    return _mean_of(file, best, most), (Note(message, _ONE_CHANNEL),)
+
+
+def _blocks(file: soundfile.SoundFile, most: int) -> Iterator[NDArray[np.float32]]:
+    """The file from its start, as blocks [n, channels]. Raises AudioError past `most` frames."""
+    file.seek(0)
+    n_frames = max(1, _BLOCK_VALUES // file.channels)
+    while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
+        most -= len(block)
+        if most < 0:
+            raise AudioError(f"lasts longer than {MAX_SECONDS / 60:.0f} minutes", hint="cut out what is needed")
+        yield block
+
+
+def _mean_of(file: soundfile.SoundFile, channels: NDArray[np.intp], most: int) -> NDArray[np.float32]:
+    return np.concatenate([block[:, channels].mean(axis=1) for block in _blocks(file, most)])
+
+
+def _numbers(channels: NDArray[np.intp]) -> str:
+    return " and ".join(str(i + 1) for i in channels)
 
 
 def sample_problem(samples: NDArray[np.float32]) -> str | None:
@@ -93,13 +143,12 @@ def sample_problem(samples: NDArray[np.float32]) -> str | None:
     return None
 
 
-def origin(path: Path) -> tuple[int, str]:
-    """A readable file's own sample rate, and the sha256 of its bytes."""
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_HASH_BYTES):
             digest.update(block)
-    return int(soundfile.info(path).samplerate), digest.hexdigest()
+    return digest.hexdigest()
 
 
 def resample(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
@@ -115,58 +164,3 @@ def resample(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
 def _require_rate(rate_hz: int) -> None:
     if not _MIN_RATE_HZ <= rate_hz <= _MAX_RATE_HZ:
         raise AudioError(f"a sample rate of {rate_hz} Hz is outside {_MIN_RATE_HZ}..{_MAX_RATE_HZ}")
-
-
-@contextmanager
-def open_sink(target: Path | BinaryIO) -> Iterator[AudioSink]:
-    """A sink for a file, its format by suffix, or for a stream, as 16-bit WAV.
-
-    A file appears under its name only when the block ends well; until then it is a hidden one beside it.
-    Raises AudioError for an unknown suffix or a file that cannot be written.
-    """
-    if not isinstance(target, Path):
-        yield _WavStream(target)
-        return
-    if target.suffix.lower() not in _FORMATS:
-        kind = target.suffix or "a file without suffix"
-        raise AudioError(f"{target}: cannot write audio as {kind}; choose one of {', '.join(_FORMATS)}")
-    container, subtype = _FORMATS[target.suffix.lower()]
-    try:
-        with (
-            whole_file(target) as unfinished,
-            soundfile.SoundFile(
-                unfinished, "w", samplerate=SAMPLE_RATE_HZ, channels=1, format=container, subtype=subtype
-            ) as file,
-        ):
-            yield _File(file, is_pcm=subtype == "PCM_16")
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{target}: cannot be written ({error})") from None
-
-
-class _File:
-    def __init__(self, file: soundfile.SoundFile, *, is_pcm: bool) -> None:
-        self._file, self._is_pcm = file, is_pcm
-
-    def write(self, samples: NDArray[np.float32]) -> None:
-        self._file.write(_pcm(samples) if self._is_pcm else samples)
-
-
-class _WavStream:
-    """WAV for a pipe: the header cannot know the length, so it says the largest, as other streaming tools do."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        byte_rate = 2 * SAMPLE_RATE_HZ
-        format = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE_HZ, byte_rate, 2, 16)
-        riff = struct.pack("<4sI4s", b"RIFF", _LENGTH_UNKNOWN, b"WAVE")
-        stream.write(riff + format + struct.pack("<4sI", b"data", _LENGTH_UNKNOWN))
-        stream.flush()
-
-    def write(self, samples: NDArray[np.float32]) -> None:
-        self._stream.write(_pcm(samples).astype("<i2").tobytes())
-        self._stream.flush()
-
-
-def _pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Rounded to 16 bits, which libsndfile rounds down in WAV files."""
-    return np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16)

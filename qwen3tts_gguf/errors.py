@@ -7,14 +7,15 @@
     ├── TextError            text that cannot be spoken
     ├── OptionError          an option this model does not know or cannot follow
     ├── CodesError           codec codes of the wrong shape, type or range
-    ├── VoiceError           a saved voice: missing, damaged, or not to be kept under that name
+    ├── VoiceError           a saved voice: missing, damaged, or a name that cannot be used
     ├── UsageError           the library is used in a way that cannot work: a speech read twice, a closed model
     ├── NoEndOfSpeech        the model did not end the speech; carries what was generated
     └── BackendError         llama.cpp or ggml refused: out of memory, an unsupported build
 
-Every message is one line: what is wrong, and where. `hint` is what to do about it, in the library's terms; no message
-names a flag of the command line, which adds its own. What works but could sound better is a `Note`: data on the voice
-or utterance it belongs to, never `warnings.warn`, which is shared by the whole process.
+Every message is one line: what is wrong, and where. `hint` is what to do about it, in the library's terms: parameters
+and methods stand in backticks, and the command line replaces them by its flags (cli/wording.py). What works but could
+sound better is a `Note`: data on the voice or utterance it belongs to, never `warnings.warn`, which is shared by the
+whole process.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ __all__ = [
     "NoEndOfSpeech",
     "Note",
     "OptionError",
-    "QualityWarning",
     "TextError",
     "UsageError",
     "VoiceError",
@@ -93,7 +93,7 @@ class CodesError(Error):
 
 
 class VoiceError(Error):
-    """A saved voice is missing, damaged, or cannot be kept under that name."""
+    """A saved voice is missing, damaged, or cannot be saved under that name."""
 
 
 class UsageError(Error):
@@ -112,10 +112,6 @@ class NoEndOfSpeech(Error):
     ) -> None:
         super().__init__(message, hint=hint)
         self.samples, self.codes, self.seed = samples, codes, seed
-
-
-class QualityWarning(UserWarning):
-    """Being replaced by `Note`."""
 
 
 class BackendError(Error):

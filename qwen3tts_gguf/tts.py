@@ -28,7 +28,7 @@ from .engine.engine import Engine
 from .engine.lane import Request
 from .engine.plan import Plan
 from .engine.utterance import Utterance
-from .errors import ModelFileError, OptionError, TextError
+from .errors import ModelFileError, Note, OptionError, TextError
 from .ggml.device import Backend
 from .model import nano
 from .model.files import ModelFiles
@@ -41,9 +41,9 @@ from .nets.codes import check_codes
 from .nets.sampling import next_seed
 from .speech.options import SpeechOptions
 from .speech.prompt import PromptBuilder, Reference
-from .speech.runaway import frame_budget
-from .speech.text import spoken_text
-from .voice.compatibility import Casting
+from .speech.runaway import frame_budget, n_spelled
+from .speech.text import prepare_text
+from .voice.compatibility import Compatibility
 from .voice.encoder import VoiceEncoder
 from .voice.voice import Voice
 
@@ -96,7 +96,7 @@ class TTS:
         self._close = finalize(self, self.engine.close)
         self.vocabulary = Vocabulary(files.talker.file, files.talker.tokens)  # the engine loads its nets meanwhile
         tokenizer = Tokenizer(files.talker.file, files.talker.tokens)
-        self._compatibility = Casting(files, self.vocabulary)
+        self._compatibility = Compatibility(files, self.vocabulary)
         self.kind = self._compatibility.kind
         """"base", "custom_voice" or "voice_design"."""
         self.codec_fingerprint = self._compatibility.codec
@@ -172,17 +172,24 @@ class TTS:
 
         Nothing is computed before the first read. Raises TextError, OptionError.
         """
-        return Utterance(self.engine, self.request(text, voice, options), owner=self)
+        request, notes = self._prepared(text, voice, options)
+        return Utterance(self.engine, request, notes=notes, owner=self)
 
     def request(self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()) -> Request:
-        """What the engine is given for a speech: the prompt, the sampling, the budget. Raises TextError, OptionError."""
+        """What the engine is given: the prompt, the sampling, the budget. Raises TextError, OptionError."""
+        return self._prepared(text, voice, options)[0]
+
+    def _prepared(self, text: str, voice: Voice | None, options: SpeechOptions) -> tuple[Request, tuple[Note, ...]]:
         if voice is not None and not isinstance(voice, Voice):
             raise OptionError(
                 f"a voice must be a Voice, not {voice!r}",
                 hint="Voice.load reads a saved voice, Voice.from_audio makes one of a clip",
             )
-        text = spoken_text(text)
-        resolved = self._compatibility.part(voice, options.language)
+        text, notes = prepare_text(text)
+        resolved = self._compatibility.resolve(voice, options.language)
+        notes = (*(voice.notes if voice else ()), *notes, *resolved.notes)
+        if self.name.lower() == nano.NAME:
+            notes += nano.word_notes(text)
         preset = None if resolved.preset is None else self.engine.talker.embed_codec([resolved.preset])[0]
         reference = None
         if resolved.codes is not None and resolved.transcript is not None:
@@ -204,8 +211,8 @@ class TTS:
         if self._check_memory:
             require_room_for_text(self._files, len(prompt.embeddings))
         talker_sampling, predictor_sampling = options.sampling(self.defaults)
-        budget = frame_budget(prompt.n_text_tokens)
-        return Request(
+        budget = frame_budget(prompt.n_text_tokens, n_spelled(text))
+        request = Request(
             prompt=prompt,
             talker_sampling=talker_sampling,
             predictor_sampling=predictor_sampling,
@@ -216,6 +223,7 @@ class TTS:
             reference=voice if reference is not None else None,
             endless=options.endless,
         )
+        return request, notes
 
     # -- codes and samples ---------------------------------------------------------------------------------------------
 

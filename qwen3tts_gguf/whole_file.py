@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["whole_file"]
+__all__ = ["unfinished_path", "whole_file"]
+
+
+def unfinished_path(path: Path) -> Path:
+    """A new hidden name in the same folder: short, as the name of `path` may be as long as the file system takes."""
+    return path.with_name(f".{secrets.token_hex(8)}.part")
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """The hidden name beside `path` to write to: it becomes `path` when the block ends well, and goes when it does
-    not. Raises OSError."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """The hidden name to write to: it becomes `path` when the block ends well, and is removed when it does not.
+
+    Raises OSError.
+    """
+    unfinished = unfinished_path(path)
     try:
         yield unfinished
         unfinished.replace(path)

@@ -18,8 +18,10 @@ ROWS = (
     "qwen3tts_gguf.cli",
     "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting",
-    "qwen3tts_gguf.cli.reporting",
+    "qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output  qwen3tts_gguf.cli.text_argument"
+    "  qwen3tts_gguf.cli.voice_options",
     "qwen3tts_gguf.cli.console",
+    "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.measure.verification",
     "qwen3tts_gguf.measure.benchmark",
@@ -48,7 +50,7 @@ ROWS = (
     "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
-    "qwen3tts_gguf.audio",
+    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink",
     "qwen3tts_convert",
     "qwen3tts_convert.conversion",
     "qwen3tts_convert.keys  qwen3tts_convert.writer",
@@ -74,7 +76,7 @@ ROWS = (
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.ggml.types",
     "qwen3tts_gguf.ggml",
-    "qwen3tts_gguf.cgroups  qwen3tts_gguf.errors  qwen3tts_gguf.whole_file"
+    "qwen3tts_gguf.cgroups  qwen3tts_gguf.container  qwen3tts_gguf.errors  qwen3tts_gguf.whole_file"
     "  qwen3tts_gguf.measure.agreement  qwen3tts_gguf.measure.verdict",
 )
 LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules.split()}
@@ -88,6 +90,7 @@ OPEN_TO_CONVERT = {
         "model.sampling_defaults",
         "model.tensor_groups",
         "errors",
+        "whole_file",
         "ggml.types",
         "ggml.rows",
     )
@@ -106,7 +109,7 @@ HOMES = {
         "qwen3tts_gguf.nets.talker_model",
         "qwen3tts_gguf.ggml.library",
     ),
-    "soundfile": ("qwen3tts_gguf.audio",),
+    "soundfile": ("qwen3tts_gguf.audio", "qwen3tts_gguf.audio_sink"),
     "soxr": ("qwen3tts_gguf.audio",),
     "psutil": ("qwen3tts_gguf.model.footprint",),
     "tokenizers": ("qwen3tts_gguf.model.tokenizer",),

@@ -16,7 +16,8 @@ import tiny
 from numpy.typing import NDArray
 
 from qwen3tts_gguf import TTS, Voice
-from qwen3tts_gguf.audio import open_sink, read_audio, resample
+from qwen3tts_gguf.audio import read_audio, resample
+from qwen3tts_gguf.audio_sink import open_sink
 from qwen3tts_gguf.errors import AudioError, OptionError
 from qwen3tts_gguf.ggml.device import Backend
 from qwen3tts_gguf.model.files import ModelFiles
@@ -92,8 +93,9 @@ def test_a_voice_whose_treble_is_cut_stays_near(
 
 def test_channels_are_averaged(clip: Samples, tmp_path: Path) -> None:
     path = tmp_path / "stereo.wav"
-    soundfile.write(path, np.stack([clip, np.zeros_like(clip)], axis=1), 24_000, subtype="FLOAT")
-    assert np.allclose(read_audio(path), clip / 2, atol=1e-7)
+    quieter = 0.1 * np.roll(clip, 100)
+    soundfile.write(path, np.stack([clip, quieter], axis=1), 24_000, subtype="FLOAT")
+    assert np.allclose(read_audio(path), (clip + quieter) / 2, atol=1e-7)
     soundfile.write(path, np.stack([clip] * 5, axis=1), 24_000, subtype="FLOAT")
     assert np.allclose(read_audio(path), clip, atol=1e-6)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,18 @@ Pair = Callable[..., ConvertedPair]
 SHORT = ("--max-frames", "2", "--seed", "1", "--threads", "1")
 
 
+@contextmanager
+def default_signals() -> Iterator[None]:
+    """`main` takes SIGTERM and SIGHUP for itself; the tests' own process does not want that."""
+    numbers = signal.SIGTERM, signal.SIGHUP
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 @pytest.fixture
 def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
     """run(*arguments, stdin=bytes) -> code, out (bytes), err (text): `main` in this process, with its own streams."""
@@ -38,7 +51,7 @@ def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
             open(os.dup(1), "w", encoding="utf-8") as stdout,
             open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as stderr,
             pytest.MonkeyPatch.context() as patch,
-            warnings.catch_warnings(),
+            default_signals(),
         ):
             patch.setattr(sys, "argv", ["qwen3tts", *map(str, arguments)])
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
@@ -219,9 +232,12 @@ def broken(pair: Pair, tmp_path: Path) -> dict[str, Path]:
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{folder}"], "broken: not an audio file"),
         (["speak", "Hi.", "-m", "{small.gguf}", "-l", "klingon"], "unknown language 'klingon'; this model knows auto,"),
         (["speak", "Hi.", "-m", "{small.gguf}", "-o", "speech.aac"], "choose one of .wav, .flac, .ogg, .mp3"),
-        (["speak", "Hi.", "-m", "{small.gguf}", "-o", "no/such/folder.wav"], "folder.wav: cannot be written"),
+        (
+            ["speak", "Hi.", "-m", "{small.gguf}", "-o", "no/such/folder.wav"],
+            "folder.wav: cannot be written, there is no folder no/such",
+        ),
         (["speak", "Hi.", "-m", "{small.gguf}", "--codes", "codes.txt"], "codes.txt: codes are saved as .npy"),
-        (["speak", "Hi.", "-m", "{small.gguf}", "--temperature", "0"], "temperature must be above 0"),
+        (["speak", "Hi.", "-m", "{small.gguf}", "--temperature", "0"], "--temperature must be above 0"),
         (["convert", "absent-folder"], "absent-folder"),
         (["convert", "{folder}"], "config.json"),
         (["convert", "{folder}", "--type", "q3_x"], "unknown type 'q3_x': it is one of f32, f16"),

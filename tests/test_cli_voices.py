@@ -96,7 +96,10 @@ def test_the_pad_is_in_the_codes(speak: Callable[..., Any]) -> None:
 def test_a_warning_is_one_line(speak: Callable[..., Any]) -> None:
     speak("--voice", "ref.wav", "--ref-text", "word " * 40)
     assert speak.err.count("warning: ") == 1
-    assert "warning: a transcript of 160 letters does not fit a clip of 2.0 s" in speak.err.splitlines()[0]
+    assert (
+        "warning: a transcript of 160 letters does not fit a clip of 2.0 s; the speech may degenerate: it must"
+        in speak.err.splitlines()[0]
+    )
 
 
 # -- kept voices -------------------------------------------------------------------------------------------------------
@@ -107,7 +110,7 @@ def test_a_kept_voice_speaks_like_its_clip(
     speak: Callable[..., Any], create: Callable[..., Any], options: tuple[str, ...]
 ) -> None:
     result = create("Anna 1.0", *options)
-    assert (result.code, result.out) == (0, b"") and "'Anna 1.0' kept in" in result.err
+    assert (result.code, result.out) == (0, b"") and "'Anna 1.0' saved in" in result.err
     assert (HINT in result.err) == (not options)
     assert np.array_equal(speak("--voice", "Anna 1.0"), speak("--voice", "ref.wav", *options))
     if options:
@@ -216,7 +219,7 @@ def test_a_voice_heard_by_the_other_size_speaks_by_its_codes(
     create("large", "--ref-text", WORDS, model=pair(size="tiny-1.7b").talker)
     create("small", "--ref-text", WORDS)
     large = speak("--voice", "large")
-    assert "warning: this voice's speaker vector is of another model and is left out; its codes are used" in speak.err
+    assert "warning: the voice's speaker vector is of another model and is left out; its codes are used" in speak.err
     assert not np.array_equal(large, speak("--voice", "small"))
 
 
@@ -226,7 +229,7 @@ def test_a_mixture_lies_between(run: test_cli.Run, speak: Callable[..., Any], pl
     for name, vector in vectors.items():
         store.save(name, Voice(speaker=vector))
     result = run("voice", "mix", "anna", "ben", "--weights", "0.7,0.3", "-o", "both")
-    assert (result.code, result.out) == (0, b"") and "'both' kept in" in result.err
+    assert (result.code, result.out) == (0, b"") and "'both' saved in" in result.err
     assert store.load("both").speaker == pytest.approx(0.7 * vectors["anna"] + 0.3 * vectors["ben"])
     assert run("voice", "mix", "anna", "ben", "-o", "half", "-q").err == ""
     assert store.load("half").speaker == pytest.approx(0.5 * vectors["anna"] + 0.5 * vectors["ben"])
@@ -258,7 +261,7 @@ def test_a_designed_voice_is_kept_and_cloned_by_a_base_model(
 ) -> None:
     design = pair(size="tiny-1.7b", model_type="voice_design").talker
     speak("--instruct", "An old man.", "--save-voice", "keeper", "--codes", "codes.npy", model=design)
-    assert "kept as voice 'keeper'" in speak.err and "warning" not in speak.err
+    assert "saved as voice 'keeper'" in speak.err and "warning" not in speak.err
     kept = VoiceStore(place / "voices").load("keeper")
     assert kept.transcript == "Hello." and np.array_equal(kept.codes, np.load("codes.npy"))
     for size in ("tiny", "tiny-1.7b"):
@@ -316,46 +319,52 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
         (["speak", "--x-vector-only"], "belong to a clip: name it with --voice"),
         (["speak", "--ref-pad", "0"], "belong to a clip: name it with --voice"),
         (["speak", *REF, *TEXT, "--ref-text-file", "words.txt"], "give one"),
-        (["speak", *REF, *TEXT, "--x-vector-only"], "say one or the other"),
-        (["speak", *REF, "--ref-text-file", "words.txt", "--x-vector-only"], "say one or the other"),
+        (["speak", *REF, *TEXT, "--x-vector-only"], "give one or the other"),
+        (["speak", *REF, "--ref-text-file", "words.txt", "--x-vector-only"], "give one or the other"),
         (["speak", *REF, "--ref-pad", "0"], "give --ref-text too"),
         (["speak", *REF, "--ref-text", " "], "the transcript of the clip is empty"),
         (["speak", *REF, "--ref-text-file", "empty.txt"], "the transcript of the clip is empty"),
         (["speak", *REF, "--ref-text-file", "absent.txt"], "absent.txt: cannot be read"),
         (["speak", *REF, "--ref-text-file", "latin1.txt"], "latin1.txt: not UTF-8"),
-        (["speak", *REF, "--speaker", "vivian"], "--speaker and --voice both say who speaks"),
+        (["speak", *REF, "--speaker", "vivian"], "--speaker and --voice both choose who speaks"),
         (["speak", "--voice", "nobody"], "no voice named 'nobody'"),
         (["speak", "--voice", "nobody.wav"], "nobody.wav: no such file"),
         (["speak", "--voice", "../nobody"], "../nobody: no such file"),
         (["speak", "--voice", "no!body"], "'no!body' cannot be a voice's name"),
         (["speak", "--voice", "x" * 300], "cannot be a voice's name"),
-        (["speak", "--voice", "kept", *TEXT], "'kept' is a kept voice: --ref-text"),
-        (["speak", "--voice", "kept", "--ref-pad", "0"], "'kept' is a kept voice: --ref-text"),
+        (["speak", "--voice", "kept", *TEXT], "'kept' is a saved voice: --ref-text"),
+        (["speak", "--voice", "kept", "--ref-pad", "0"], "'kept' is a saved voice: --ref-text"),
         (["speak", "--voice", "codes", "--x-vector-only"], "has no speaker vector"),
         (["speak", "--voice", "other"], "made with another model"),
         (["speak", "--voice", "damaged"], "not a voice file, or a damaged one"),
-        (["speak", "--speaker", "vivian"], "this model (base) has no preset speakers; it clones"),
-        (["speak", "--instruct", "Slowly."], "this model (base) cannot follow instructions; it clones"),
+        (
+            ["speak", "--speaker", "vivian"],
+            "this model (base) has no preset speakers: it clones the voice of a clip (--voice)",
+        ),
+        (["speak", "--instruct", "Slowly."], "this model (base) cannot follow instructions: it clones"),
         (["speak", "--save-voice", "../x"], "'../x' cannot be a voice's name"),
-        (["speak", "--save-voice", "kept"], "there is a voice named 'kept' already"),
-        (["speak", "-m", "{custom}"], "needs a speaker; it has presets: --speaker serena | vivian"),
+        (
+            ["speak", "--save-voice", "kept"],
+            "already: take another name, or delete that voice: qwen3tts voice delete kept",
+        ),
+        (["speak", "-m", "{custom}"], "needs a speaker: it has presets (--speaker): serena, vivian"),
         (["speak", "-m", "{custom}", *REF], "this model cannot clone"),
         (["speak", "-m", "{custom}", *REF, *TEXT], "this model cannot clone"),
-        (["speak", "-m", "{custom}", "--voice", "kept"], "(custom_voice) cannot clone a voice; it has presets"),
+        (["speak", "-m", "{custom}", "--voice", "kept"], "(custom_voice) cannot clone a voice: it has presets"),
         (["speak", "-m", "{custom}", "--speaker", "nobody"], "unknown speaker 'nobody'; this model knows serena"),
         (["speak", "-m", "{custom}", "--speaker", "ryan", "--instruct", "Slowly."], "cannot follow instructions"),
-        (["speak", "-m", "{design}"], "needs a description of the voice; it speaks as --instruct describes"),
+        (["speak", "-m", "{design}"], "needs a description of the voice: it speaks as a description says (--instruct)"),
         (["speak", "-m", "{design}", "--instruct", ""], "needs a description of the voice"),
         (["speak", "-m", "{design}", "--instruct", "A man.", "--voice", "kept"], "cannot clone a voice"),
         (["speak", "-m", "{design}", "--instruct", "A man.", "--speaker", "ryan"], "has no preset speakers"),
         (["voice", "create", "../x", "ref.wav"], "'../x' cannot be a voice's name"),
-        (["voice", "create", "kept", "ref.wav"], "there is a voice named 'kept' already"),
+        (["voice", "create", "kept", "ref.wav"], "already: take another name, delete it first, or --force it"),
         (["voice", "create", "x", "absent.wav"], "absent.wav: no such file"),
         (["voice", "create", "x", "words.txt"], "words.txt: not an audio file"),
         (["voice", "create", "x", "silent.wav"], "the reference is silent"),
         (["voice", "create", "x", "ref.wav", "-l", "klingon"], "unknown language 'klingon'"),
         (["voice", "create", "x", "ref.wav", "-m", "{custom}"], "this model cannot clone"),
-        (["voice", "create", "x", "ref.wav", *TEXT, "--x-vector-only"], "say one or the other"),
+        (["voice", "create", "x", "ref.wav", *TEXT, "--x-vector-only"], "give one or the other"),
         (["voice", "show", "nobody"], "no voice named 'nobody'"),
         (["voice", "delete", "nobody"], "no voice named 'nobody'"),
         (["voice", "delete", "../voices/kept"], "cannot be a voice's name"),
@@ -459,5 +468,6 @@ def test_every_field_of_a_voice_is_shown(run: test_cli.Run, place: Path) -> None
     VoiceStore(place / "voices").save("anna", Voice.preset("vivian", instruct="Slowly."))
     shown = json.loads(run("voice", "show", "anna", "--json").out)
     renamed = {"speaker": "speaker_values", "codes": "frames", "preset_name": "preset"}
-    assert {renamed.get(field.name, field.name) for field in dataclasses.fields(Voice)} <= set(shown)
+    saved = {field.name for field in dataclasses.fields(Voice)} - {"notes"}
+    assert {renamed.get(name, name) for name in saved} <= set(shown)
     assert (shown["preset"], shown["instruct"]) == ("vivian", "Slowly.")

@@ -293,7 +293,7 @@ def test_a_row_of_the_token_table_is_looked_at_when_it_is_used(pair: Pair, tmp_p
     made = pair(type="q8_0")
     tts = TTS(made.talker, n_threads=1)
     file = GgufFile(made.talker)
-    row_bytes = file.info("token_embd.weight").type.row_bytes(tts._talker.config.hidden)
+    row_bytes = file.info("token_embd.weight").type.row_bytes(tts.engine.talker.config.hidden)
     token = tts._prompts.text_ids("Hello.")[3]
     copy = test_model_files.copied(made, tmp_path)
     with copy.talker.open("r+b") as broken:

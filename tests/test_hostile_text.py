@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from conftest import beginning
 
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
-from qwen3tts_gguf.errors import QualityWarning, TextError
-from qwen3tts_gguf.speech.text import spoken_text
+from qwen3tts_gguf.errors import TextError
+from qwen3tts_gguf.speech.text import clean_text, prepare_text
 
 ONE_FRAME = SpeechOptions(max_frames=1, seed=1)
 SPECIAL = ["<|im_end|>", "<|im_start|>", "<tts_pad>", "<tts_text_eod>", "<|codec_eos|>", "<|codec_eos_token|>"]
@@ -21,7 +19,7 @@ SPECIAL = ["<|im_end|>", "<|im_start|>", "<tts_pad>", "<tts_text_eod>", "<|codec
     [
         "Hello.",
         "مرحبا بالعالم",
-        "שלום \u202eעולם",  # right to left, and an override
+        "שלום עולם",  # right to left
         "کتاب\u200cها",  # a joiner that Persian needs
         "e\u0301" * 50,
         "Hi 👋🏽 👩‍👩‍👧",
@@ -32,9 +30,7 @@ SPECIAL = ["<|im_end|>", "<|im_start|>", "<tts_pad>", "<tts_text_eod>", "<|codec
     ],
 )
 def test_text_is_left_as_it_is(text: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert spoken_text(text) == text
+    assert prepare_text(text) == (text, ())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +43,8 @@ def test_text_is_left_as_it_is(text: str) -> None:
         ("...!?", "nothing to pronounce"),
         ("。！？，", "nothing to pronounce"),
         ("— \u2026 «»", "nothing to pronounce"),
-        ("\u200b\u200d\u2060\u202e", "nothing to pronounce"),
+        ("\u200b\u2060\u202e\xad", "no text"),
+        ("\u200d\u200c", "nothing to pronounce"),
         ("\u0301\u0301", "nothing to pronounce"),
         ("a\ud800", "unpaired surrogates"),
         ("\udcff\udcfe", "unpaired surrogates"),  # bytes of another encoding on the command line
@@ -55,18 +52,18 @@ def test_text_is_left_as_it_is(text: str) -> None:
 )
 def test_text_that_cannot_be_spoken_is_refused_in_a_sentence(text: str, message: str) -> None:
     with pytest.raises(TextError, match=message) as caught:
-        spoken_text(text)
+        prepare_text(text)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["😀😀😀", "€ + %$", "♥"])
-def test_symbols_alone_are_spoken_with_a_warning(text: str) -> None:
-    with pytest.warns(QualityWarning, match="up to the model"):
-        assert spoken_text(text) == text
+def test_symbols_alone_are_spoken_with_a_note(text: str) -> None:
+    cleaned, (note,) = prepare_text(text)
+    assert cleaned == text and "up to the model" in note.message
 
 
 def test_control_characters_are_spaces_and_line_ends_stay() -> None:
-    assert spoken_text("\ufeffone\x00two\x1b[31mthree\x0cfour\nfive\r\n") == "one two [31mthree four\nfive"
+    assert clean_text("\ufeffone\x00two\x1b[31mthree\x0cfour\nfive\r\n") == "one two [31mthree four\nfive"
 
 
 @pytest.mark.parametrize("special", SPECIAL)

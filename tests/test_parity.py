@@ -95,7 +95,7 @@ def test_prompt_equals_the_official_one(
 def test_talker_equals_the_official_one_over_forty_frames(golden: Golden, talker: Talker, layout: str) -> None:
     expected = golden("talker")
     logit_step = expected[f"{layout}.logits.steps"][1]
-    sequence = talker.new_sequence(128)
+    sequence = talker.open()
     inputs = [expected[f"{layout}.prompt"], *expected[f"{layout}.inputs"][:, None]]
     outputs = [sequence.forward(rows) for rows in inputs]
     sequence.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, NoEndOfSpeech, SpeechOptions
+from qwen3tts_gguf.model import nano
 from qwen3tts_gguf.nets.sampling import TalkerSampler, next_seed
-from qwen3tts_gguf.speech.runaway import STRETCH, SpeechWatch
+from qwen3tts_gguf.speech.runaway import STRETCH, SpeechWatch, frame_budget, n_spelled
 
 Pair = Callable[..., ConvertedPair]
 TEXT = "Hello."
@@ -156,8 +158,41 @@ def test_speech_without_end_is_an_error_that_has_what_was_said(never: TTS) -> No
 
 
 def test_without_options_the_text_sets_the_budget(never: TTS) -> None:
-    with pytest.raises(NoEndOfSpeech, match="its budget of 75 frames is used up"):
+    n = frame_budget(len(never._prompts.text_ids(TEXT)) - 8, 0)
+    with pytest.raises(NoEndOfSpeech, match=f"its budget of {n} frames is used up"):
         never.speak(TEXT, options=SpeechOptions(retries=0))
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "n_letters", "frames"),
+    [(1, 0, 35), (2, 0, 45), (5, 0, 75), (6, 0, 75), (8, 0, 80), (100, 0, 1000), (3, 10, 80), (1, 3, 49)],
+)
+def test_short_texts_have_a_tight_budget_and_acronyms_have_room(n_tokens: int, n_letters: int, frames: int) -> None:
+    assert frame_budget(n_tokens, n_letters) == frames
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        ("AWS SQL HTML", 10),
+        ("two GPUs", 3),
+        ("A dog. I saw Anna.", 0),
+        ("USA's ДНК", 6),
+        ("你好 123 __A__", 0),
+        ("", 0),
+    ],
+)
+def test_letters_of_words_in_capitals_are_spelled(text: str, n: int) -> None:
+    assert n_spelled(text) == n
+
+
+def test_every_sentence_of_nano_fits_its_budget_twice() -> None:
+    """Those nobody trained on, at the length of espeak-ng."""
+    sentences = json.loads((Path(__file__).parents[1] / "models/nano/held_out.json").read_text())
+    prompts = TTS(nano.folder(), n_threads=1)._prompts
+    for sentence in sentences:
+        budget = frame_budget(len(prompts.text_ids(sentence["text"])) - 8, n_spelled(sentence["text"]))
+        assert 2 * 12.5 * sentence["seconds"] <= budget, sentence["text"]
 
 
 def test_who_changes_the_samples_of_a_stream_changes_nothing_else(never: TTS) -> None:
@@ -242,7 +277,7 @@ def test_speech_without_end_is_exit_3_and_leaves_no_file(speak: Callable[..., An
     assert (result.code, result.out) == (3, b"")
     again, hint, error = result.err.splitlines()
     assert again == f"warning: no end of speech; trying again with seed {next_seed(1)}"
-    assert hint == "hint: --keep-partial keeps what was said"
+    assert hint == "hint: --keep-partial writes what was spoken"
     assert error.startswith("error: no end of speech after 0.2 s") and "budget of 3 frames" in error
     assert not list(tmp_path.iterdir())
 
@@ -287,7 +322,7 @@ def test_a_stream_stops_says_so_and_is_not_tried_again(speak: Callable[..., Any]
     result = speak("never", "--seed", "1", "--max-frames", "3", "-o", "-", "--codes", "out.npy")
     assert result.code == 3 and len(result.out) == 44 + 2 * 3 * FRAME
     hint, error = result.err.splitlines()
-    assert hint == "hint: what has gone to stdout stays there; -o FILE tries again with another seed"
+    assert hint == "hint: what was written to stdout stays there; -o FILE tries again with another seed"
     assert error.startswith("error: no end of speech after 0.2 s with seed 1")
     assert not list(tmp_path.iterdir())
 

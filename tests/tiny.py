@@ -199,8 +199,8 @@ def model_config(model_type: str, size: Size, tokenizer: Tokenizer) -> Json:
     code_predictor = {
         "model_type": "qwen3_tts_talker_code_predictor", "hidden_act": "silu", "hidden_size": size.predictor_hidden,
         "intermediate_size": size.predictor_intermediate, "layer_types": ["full_attention"] * 2,
-        "max_position_embeddings": 65536, "num_code_groups": N_CODEBOOKS, "num_hidden_layers": 2, "rms_norm_eps": 1e-6, "rope_scaling": None,
-        "rope_theta": 1000000, "vocab_size": CODEBOOK_SIZE, **attention,
+        "max_position_embeddings": 65536, "num_code_groups": N_CODEBOOKS, "num_hidden_layers": 2,
+        "rms_norm_eps": 1e-6, "rope_scaling": None, "rope_theta": 1000000, "vocab_size": CODEBOOK_SIZE, **attention,
     }  # fmt: skip
     has_presets = model_type == "custom_voice"
     talker = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from qwen3tts_gguf.errors import CheckpointError
+from qwen3tts_gguf.errors import CheckpointError, Note
 from qwen3tts_gguf.model.geometry import problem
 from qwen3tts_gguf.model.sampling_defaults import GenerationDefaults
 from qwen3tts_gguf.model.schema import (
@@ -25,7 +25,7 @@ from qwen3tts_gguf.model.schema import (
 )
 
 from . import code_predictor, codec, speaker_encoder, talker
-from .hub import download
+from .hub import download, in_cache
 from .section import Section
 from .sources import Source
 from .tokenizer import codec_tokens, read_tokenizer, require_template_tokens
@@ -35,6 +35,7 @@ __all__ = ["Checkpoint", "Configuration"]
 
 MODEL_TYPES = ("base", "custom_voice", "voice_design")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SIZES = {1024: "0b6", 2048: "1b7"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Checkpoint:
         self.folder = folder
         self.source = source
         self.revision = revision
+        _require_whole(folder)
         self.model = Section.read(folder / "config.json")
         self.codec = Section.read(folder / "speech_tokenizer" / "config.json")
         self.model.expect("tokenizer_type", "qwen3_tts_tokenizer_12hz", why="the 25 Hz models are another network")
@@ -63,9 +65,11 @@ class Checkpoint:
         self.model_type = self.model.text("tts_model_type")
         if self.model_type not in MODEL_TYPES:
             raise self.model.error("tts_model_type", f"is {self.model_type!r}, not one of {', '.join(MODEL_TYPES)}")
-        self.model_size = self.model.text("tts_model_size")
         self.talker = self.model.section("talker_config")
+        self.model_size = self._model_size()
         self.config = self._configuration()
+        if self.model_type == "custom_voice" and not self.speakers:
+            raise self.talker.error("spk_id", "names no speaker, and a CustomVoice model speaks with nothing else")
         self.codec_tokens = codec_tokens(self.talker)
         self.tokenizer = read_tokenizer(folder, self.config.talker.text_vocabulary)
         require_template_tokens(self.model, self.tokenizer)
@@ -77,10 +81,17 @@ class Checkpoint:
 
     @classmethod
     def find(cls, name: str | Path, revision: str | None = None) -> Checkpoint:
-        """The checkpoint in a folder or, if there is no such folder and the name looks like owner/name, on the hub."""
+        """The checkpoint in a folder or, if there is no such folder and the name looks like owner/name, on the hub.
+
+        A folder may be one of the hub's cache: a snapshot, or that of a repository above its snapshots.
+        """
         path = Path(name)
         if path.is_dir():
+            if (cached := in_cache(path.resolve(), revision)) is not None:
+                return cls(*cached)
             return cls(path, path.resolve().name, revision or "")
+        if path.is_file():
+            raise CheckpointError(f"{name}: a file, not the folder of a checkpoint", hint=_of_a_file(path))
         if not HUB_ID.fullmatch(str(name)):
             raise CheckpointError(f"{name}: no such folder, and not a hub id (owner/name)")
         snapshot = download(str(name), revision)
@@ -90,6 +101,11 @@ class Checkpoint:
     def name(self) -> str:
         """The last part of the hub id, or the folder's name."""
         return self.source.rpartition("/")[2]
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What was chosen where there was a choice."""
+        return self.model_weights.notes + self.codec_weights.notes
 
     @cached_property
     def files(self) -> list[Path]:
@@ -110,12 +126,17 @@ class Checkpoint:
         return self.talker.ids("spk_id")
 
     def dialect(self, speaker: str) -> str:
-        """The language a preset speaker speaks instead of chinese, or "". The checkpoint writes False for none."""
+        """The language a preset speaker speaks instead of chinese, or "".
+
+        The checkpoint has False for none; a fine-tune may have True, which names no language and so is none either.
+        """
         dialects = self.talker.values.get("spk_is_dialect") or {}
-        dialect = dialects.get(speaker, False) if isinstance(dialects, dict) else False
-        if dialect is not False and not (isinstance(dialect, str) and dialect in self.languages):
+        dialect = dialects.get(speaker) if isinstance(dialects, dict) else None
+        if dialect in (None, False, True):
+            return ""
+        if not (isinstance(dialect, str) and dialect in self.languages):
             raise self.talker.error("spk_is_dialect", f"gives {speaker} the unknown language {dialect!r}")
-        return dialect or ""
+        return dialect
 
     def talker_sources(self) -> dict[str, Source]:
         """GGUF name -> source, for the talker file."""
@@ -152,6 +173,12 @@ class Checkpoint:
                 raise CheckpointError(f"{self.folder}: {wrong}")
         return found
 
+    def _model_size(self) -> str:
+        """As config.json has it; where it does not, by the talker's width, or unknown ("")."""
+        if self.model.values.get("tts_model_size") is None:
+            return _SIZES.get(self.talker.integer("hidden_size"), "")
+        return self.model.text("tts_model_size")
+
     @property
     def _generation_file(self) -> Path:
         return self.folder / "generation_config.json"
@@ -169,3 +196,23 @@ class Checkpoint:
             return GenerationDefaults.from_mapping(given)
         except ValueError as error:
             raise CheckpointError(f"{self.generation.where}: {error}") from error
+
+
+def _require_whole(folder: Path) -> None:
+    """Raises CheckpointError for a folder that is something else, or lacks what a fine-tune often leaves out."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: a LoRA adapter, not a whole model",
+            hint="merge it into the model it was trained from (merge_and_unload, then save_pretrained)",
+        )
+    if (folder / "config.json").is_file() and not (folder / "speech_tokenizer").is_dir():
+        raise CheckpointError(
+            f"{folder}: there is no folder speech_tokenizer, the codec",
+            hint="copy it from the checkpoint this one was trained from: all Qwen3-TTS 12Hz models have the same",
+        )
+
+
+def _of_a_file(path: Path) -> str:
+    if path.suffix == ".gguf":
+        return "it is converted already"
+    return f"give the folder, {path.parent}"

@@ -48,7 +48,9 @@ def config(predictor: Section, talker_hidden: int) -> CodePredictorConfig:
     predictor.expect("attention_bias", False)
     predictor.expect("use_sliding_window", False)
     predictor.expect("num_code_groups", N_CODEBOOKS)
-    predictor.expect("rope_scaling", None)
+    rope = predictor.rope()
+    rope.expect("rope_type", "default")
+    rope.expect("type", "default")
     hidden = predictor.integer("hidden_size")
     return CodePredictorConfig(
         n_layers=predictor.integer("num_hidden_layers"),
@@ -61,7 +63,7 @@ def config(predictor: Section, talker_hidden: int) -> CodePredictorConfig:
         talker_hidden=talker_hidden,
         codebook_size=predictor.integer("vocab_size"),
         projected=hidden != talker_hidden,
-        rope_theta=predictor.number("rope_theta"),
+        rope_theta=rope.number("rope_theta"),
     )
 
 

@@ -124,7 +124,7 @@ def decoder_config(decoder: Section) -> CodecDecoderConfig:
         dac_strides=decoder.integers("upsample_rates"),
         n_heads=n_heads,
         window=decoder.integer("sliding_window"),
-        rope_theta=decoder.number("rope_theta"),
+        rope_theta=decoder.rope().number("rope_theta"),
         rms_eps=decoder.number("rms_norm_eps"),
     )
     if c.samples_per_frame != SAMPLES_PER_FRAME:
@@ -219,7 +219,7 @@ def encoder_config(encoder: Section) -> CodecEncoderConfig:
         codebook_size=encoder.integer("codebook_size"),
         codebook_dim=codebook_dim,
         n_heads=n_heads,
-        rope_theta=encoder.number("rope_theta", 10_000.0),
+        rope_theta=encoder.rope().number("rope_theta", 10_000.0),
         norm_eps=encoder.number("norm_eps", 1e-5),
     )
     if c.samples_per_frame != SAMPLES_PER_FRAME:

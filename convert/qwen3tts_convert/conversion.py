@@ -1,4 +1,4 @@
-"""The whole way from a checkpoint to a pair of GGUF files."""
+"""From a checkpoint to a pair of GGUF files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from qwen3tts_gguf.errors import CheckpointError, ModelFileError, OptionError
+from qwen3tts_gguf.errors import CheckpointError, ModelFileError, Note, OptionError
 
 from .checkpoint import Checkpoint
-from .keys import mmproj_keys, talker_keys
+from .keys import mmproj_keys, read_card, talker_keys
 from .quantize import choose_types, file_type, require_types
 from .sources import Source
 from .writer import Draft, Tensor, write_files
@@ -30,6 +30,8 @@ class ConvertedPair:
 
     talker: Path
     mmproj: Path
+    notes: tuple[Note, ...] = ()
+    """What of the checkpoint was left out or chosen."""
 
 
 def convert(
@@ -58,7 +60,10 @@ def convert(
     talker_tensors, mmproj_tensors = _tensors(talker, type, codec_type), _tensors(mmproj, type, codec_type)
 
     out, name = Path(out_dir), name or found.name
-    pair = ConvertedPair(out / f"{name}-{type.upper()}.gguf", out / f"mmproj-{name}-{type.upper()}.gguf")
+    card, card_notes = read_card(found)
+    pair = ConvertedPair(
+        out / f"{name}-{type.upper()}.gguf", out / f"mmproj-{name}-{type.upper()}.gguf", found.notes + card_notes
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -76,8 +81,8 @@ def convert(
 
     sha256 = _digests(found, lambda path, n: advance("hashing", path, n))
     drafts = [
-        Draft(pair.mmproj, mmproj_keys(found, name, file_type(type), _n_values(mmproj), sha256), mmproj_tensors),
-        Draft(pair.talker, talker_keys(found, name, file_type(type), _n_values(talker), sha256), talker_tensors),
+        Draft(pair.mmproj, mmproj_keys(found, card, name, file_type(type), _n_values(mmproj), sha256), mmproj_tensors),
+        Draft(pair.talker, talker_keys(found, card, name, file_type(type), _n_values(talker), sha256), talker_tensors),
     ]
     write_files(drafts, lambda path, n: advance("writing", path, n))
     return pair

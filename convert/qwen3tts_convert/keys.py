@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import gguf
 
-from qwen3tts_gguf.errors import CheckpointError
+from qwen3tts_gguf.errors import CheckpointError, Note
 from qwen3tts_gguf.model.schema import (
     CODEC_VOCABULARY,
     GENERATOR_PROJECTOR,
@@ -25,17 +27,22 @@ from qwen3tts_gguf.model.schema import (
 from .checkpoint import Checkpoint, Configuration
 from .tokenizer import TokenType
 
-__all__ = ["mmproj_keys", "talker_keys"]
+__all__ = ["Card", "mmproj_keys", "read_card", "talker_keys"]
+
+logging.getLogger("metadata").addHandler(logging.NullHandler())  # gguf's: what it logs becomes a note
+
+Card = dict[str, Any]
+"""The head of a model card, as YAML gives it."""
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION of ggml.h
 
 
 def talker_keys(
-    checkpoint: Checkpoint, name: str, file_type: int, n_parameters: int, sha256: Mapping[str, str]
+    checkpoint: Checkpoint, card: Card, name: str, file_type: int, n_parameters: int, sha256: Mapping[str, str]
 ) -> gguf.GGUFWriter:
     """A writer that holds the talker file's keys. `sha256` is file -> digest of the checkpoint's files."""
     writer = gguf.GGUFWriter(None, TALKER_ARCHITECTURE)
-    _general(writer, checkpoint, name, "model", n_parameters)
+    _general(writer, checkpoint, card, name, "model", n_parameters)
     _talker(writer, checkpoint.config.talker, checkpoint)
     writer.add_uint32("general.file_type", file_type)
     _sampled_tokens(writer, checkpoint)
@@ -47,12 +54,12 @@ def talker_keys(
 
 
 def mmproj_keys(
-    checkpoint: Checkpoint, name: str, file_type: int, n_parameters: int, sha256: Mapping[str, str]
+    checkpoint: Checkpoint, card: Card, name: str, file_type: int, n_parameters: int, sha256: Mapping[str, str]
 ) -> gguf.GGUFWriter:
     """A writer that holds the mmproj file's keys."""
     c = checkpoint.config
     writer = gguf.GGUFWriter(None, MMPROJ_ARCHITECTURE)
-    _general(writer, checkpoint, name, "mmproj", n_parameters)
+    _general(writer, checkpoint, card, name, "mmproj", n_parameters)
     writer.add_uint32("general.file_type", file_type)
     writer.add_bool("clip.has_audio_encoder", c.speaker is not None)
     if c.speaker is not None:
@@ -64,22 +71,35 @@ def mmproj_keys(
     return writer
 
 
-def _general(writer: gguf.GGUFWriter, checkpoint: Checkpoint, name: str, kind: str, n_parameters: int) -> None:
+def read_card(checkpoint: Checkpoint) -> tuple[Card, tuple[Note, ...]]:
+    """What the head of README.md says; empty, with a note, where it cannot be read."""
+    path = checkpoint.folder / "README.md"
+    try:
+        card = gguf.Metadata.load_model_card(checkpoint.folder)
+        if not card and path.is_file() and path.read_text("utf-8").startswith("---"):
+            raise ValueError("its head has no keys")
+        _metadata(checkpoint, card, "model", 0)
+    except Exception as error:  # a YAML parser's, which is gguf's dependency and not ours; or gguf trusts a wrong kind
+        reason = str(error).split("\n")[0]
+        return {}, (Note(f"{path}: the model card cannot be read ({reason})", "the files will name no licence"),)
+    return card, ()
+
+
+def _metadata(checkpoint: Checkpoint, card: Card, name: str, n_parameters: int) -> gguf.Metadata:
+    config = dict(checkpoint.model.values)
+    return gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, config, Path(name), n_parameters)
+
+
+def _general(
+    writer: gguf.GGUFWriter, checkpoint: Checkpoint, card: Card, name: str, kind: str, n_parameters: int
+) -> None:
     """Name, size, licence and sampling, by the gguf package's own rules: from the model card and the name's parts."""
     writer.add_string("general.type", kind)
     try:
-        metadata = gguf.Metadata.apply_metadata_heuristic(
-            gguf.Metadata(),
-            gguf.Metadata.load_model_card(checkpoint.folder),
-            dict(checkpoint.model.values),
-            Path(name),
-            n_parameters,
-        )
-    except Exception as error:  # a YAML parser's, which is gguf's dependency and not ours; or gguf trusts a wrong kind
+        metadata = _metadata(checkpoint, card, name, n_parameters)
+    except Exception as error:  # gguf trusts config.json, where a value may be of a wrong kind
         reason = str(error).split("\n")[0]
-        raise CheckpointError(
-            f"{checkpoint.folder}: the metadata of README.md or config.json cannot be read: {reason}"
-        ) from error
+        raise CheckpointError(f"{checkpoint.folder}: the metadata of config.json cannot be read: {reason}") from error
     metadata.name = metadata.name or name
     metadata.size_label = metadata.size_label or gguf.size_label(n_parameters, n_parameters, 0, 0)
     defaults, given = checkpoint.generation_defaults, checkpoint.generation.values
@@ -98,7 +118,7 @@ def _talker(writer: gguf.GGUFWriter, c: TalkerConfig, checkpoint: Checkpoint) ->
     writer.add_uint32(f"{at}.feed_forward_length", c.ffn)
     writer.add_uint32(f"{at}.attention.head_count", c.n_heads)
     writer.add_uint32(f"{at}.attention.head_count_kv", c.n_kv_heads)
-    sections = checkpoint.talker.section("rope_scaling").integers("mrope_section")
+    sections = checkpoint.talker.rope().integers("mrope_section")
     writer.add_array(f"{at}.rope.dimension_sections", [*sections, 0, 0, 0, 0][:4])
     writer.add_float32(f"{at}.rope.freq_base", c.rope_theta)
     writer.add_float32(f"{at}.attention.layer_norm_rms_epsilon", c.rms_eps)

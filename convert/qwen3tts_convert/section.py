@@ -24,9 +24,11 @@ class Section:
     def read(cls, path: Path) -> Section:
         """The object a JSON file holds."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError as error:
-            raise CheckpointError(f"{path}: no such file; is this the folder of a Qwen3-TTS checkpoint?") from error
+            raise CheckpointError(
+                f"{path}: no such file", hint="give the folder of a Qwen3-TTS checkpoint, which holds config.json"
+            ) from error
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
         if not isinstance(values, dict):
@@ -51,6 +53,21 @@ class Section:
         if not isinstance(value, dict):
             raise self.error(key, f"is {_short(value)}, not an object")
         return Section(value, f"{self.where}: {key}")
+
+    def rope(self) -> Section:
+        """How positions are turned: `rope_parameters`, as transformers 5 saves it, `rope_theta` in it; before, this was
+        `rope_scaling`, which may be missing or null, and a `rope_theta` beside it."""
+        found = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
+        name = "rope_parameters" if self.values.get("rope_parameters") else "rope_scaling"
+        if not isinstance(found, dict):
+            raise self.error(name, f"is {_short(found)}, not an object")
+        kinds = [value for value in found.values() if isinstance(value, dict)]
+        if kinds and len(kinds) == len(found):  # one for each of `layer_types`
+            if any(kind != kinds[0] for kind in kinds):
+                raise self.error(name, f"is {_short(found)}, only layers that are all the same can be converted")
+            found = kinds[0]
+        theta = {key: self.values[key] for key in ("rope_theta",) if key in self.values}
+        return Section({**theta, **found}, f"{self.where}: {name}")
 
     def text(self, key: str) -> str:
         value = self._get(key)

@@ -47,7 +47,7 @@ def config(talker: Section) -> TalkerConfig:
     talker.expect("use_sliding_window", False)
     talker.expect("num_code_groups", N_CODEBOOKS)
     talker.expect("vocab_size", CODEC_VOCABULARY, why="llama.cpp has this width built in")
-    rope = talker.section("rope_scaling")
+    rope = talker.rope()
     rope.expect("rope_type", "default")
     rope.expect("type", "default")
     head_dim = talker.integer("head_dim")
@@ -60,7 +60,7 @@ def config(talker: Section) -> TalkerConfig:
         n_heads=talker.integer("num_attention_heads"),
         n_kv_heads=talker.integer("num_key_value_heads"),
         head_dim=head_dim,
-        rope_theta=talker.number("rope_theta"),
+        rope_theta=rope.number("rope_theta"),
         rms_eps=talker.number("rms_norm_eps"),
         context_length=talker.integer("max_position_embeddings"),
         vocabulary=talker.integer("text_vocab_size") + CODEC_VOCABULARY,

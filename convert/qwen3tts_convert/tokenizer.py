@@ -28,6 +28,12 @@ TEMPLATE_TOKENS = {
     "tts_eos_token_id": "<tts_text_eod>",
 }
 
+# What a byte-level BPE is called: in the release, and by transformers 5, which saves tokenizer.json alone.
+_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast")
+# What transformers' configurations have for every model, whatever it is; in `talker_config` they name no codec token.
+_GENERIC_IDS = {
+    f"{name}_token_id" for name in ("bos", "eos", "pad", "sep", "cls", "unk", "mask", "decoder_start", "forced_bos")
+} | {"forced_eos_token_id"}
 
 MAX_ROWS = 1 << 20
 
@@ -72,25 +78,31 @@ class _Added:
 def read_tokenizer(folder: Path, n_rows: int) -> Tokenizer:
     """The text tokenizer, its list filled up to the `n_rows` of the text embedding with unused tokens.
 
-    Reads vocab.json, merges.txt and tokenizer_config.json; tokenizer.json where there is no vocab.json. Types are as
-    in llama.cpp's converter (conversion/base.py, get_vocab_base). Raises CheckpointError.
+    Reads tokenizer.json, as transformers does where there is one: vocab.json and merges.txt beside it may be older.
+    Else these two, and tokenizer_config.json for the tokens added to them. Types are as in llama.cpp's converter
+    (conversion/base.py, get_vocab_base). Raises CheckpointError.
     """
     if n_rows > MAX_ROWS:
         raise CheckpointError(f"{folder}: a text embedding of {n_rows} rows; no tokenizer needs more than {MAX_ROWS}")
     settings = Section.read(folder / "tokenizer_config.json")
-    if settings.values.get("tokenizer_class", "Qwen2Tokenizer") not in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
-        raise settings.error("tokenizer_class", f"is {settings.values['tokenizer_class']!r}, not 'Qwen2Tokenizer'")
-    if (folder / "vocab.json").is_file():
+    if settings.values.get("tokenizer_class", _CLASSES[0]) not in _CLASSES:
+        raise settings.error("tokenizer_class", f"is {settings.values['tokenizer_class']!r}, not {_CLASSES[0]!r}")
+    if (folder / "tokenizer.json").is_file():
+        names = ["tokenizer.json", "tokenizer_config.json"]
+        whole = Section.read(folder / "tokenizer.json")
+        model = whole.section("model")
+        model.expect("type", "BPE")
+        vocabulary = model.section("vocab")
+        merges, added = _merges_of_json(model), _added_of_json(whole)
+    elif (folder / "vocab.json").is_file():
         names = ["vocab.json", "merges.txt", "tokenizer_config.json"]
         vocabulary = Section.read(folder / "vocab.json")
         merges, added = _merges_of_text(folder / "merges.txt"), _added_of_settings(settings)
-    elif (folder / "tokenizer.json").is_file():
-        names = ["tokenizer.json", "tokenizer_config.json"]
-        whole = Section.read(folder / "tokenizer.json")
-        vocabulary = whole.section("model").section("vocab")
-        merges, added = _merges_of_json(whole.section("model")), _added_of_json(whole)
     else:
-        raise CheckpointError(f"{folder}: neither vocab.json nor tokenizer.json is there")
+        raise CheckpointError(
+            f"{folder}: neither tokenizer.json nor vocab.json is there",
+            hint="copy the tokenizer's files from the checkpoint it was trained from",
+        )
 
     tokens = [f"[PAD{i}]" for i in range(n_rows)]
     types = [TokenType.UNUSED] * n_rows
@@ -106,10 +118,11 @@ def read_tokenizer(folder: Path, n_rows: int) -> Tokenizer:
 
 
 def codec_tokens(talker: Section) -> list[str]:
-    """Names of the codec's tokens, from the `*_id` keys of `talker_config`. Where two keys give a row two names (the
-    padding), the one that starts with `codec_` stays: llama.cpp's pipeline asks for `<|codec_pad|>`."""
+    """Names of the codec's tokens, from the `*_id` keys of `talker_config`. Where two keys give a row two names, the
+    one that starts with `codec_` stays: llama.cpp's pipeline asks for `<|codec_pad|>`."""
     names = [f"<|codec_{i}|>" for i in range(CODEC_VOCABULARY)]
-    for key in sorted((key for key in talker.values if key.endswith("_id")), key=lambda key: key.startswith("codec_")):
+    keys = (key for key in talker.values if key.endswith("_id") and key not in _GENERIC_IDS)
+    for key in sorted(keys, key=lambda key: key.startswith("codec_")):
         prefix, value = key.removesuffix("_id"), talker.values[key]
         if isinstance(value, Mapping):
             ids = {f"<|{prefix}_{name}|>": i for name, i in talker.ids(key).items()}
@@ -162,7 +175,7 @@ def _added_of_json(whole: Section) -> list[_Added]:
 
 def _merges_of_text(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     merges = [line for line in lines if line and not line.startswith("#version")]

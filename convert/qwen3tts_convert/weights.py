@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3tts_gguf.errors import CheckpointError
+from qwen3tts_gguf.errors import CheckpointError, Note
 from qwen3tts_gguf.model.schema import Shape
 
 __all__ = ["FloatArray", "Weights"]
@@ -39,7 +39,10 @@ class _Entry:
 
 
 class Weights(Mapping[str, FloatArray]):
-    """The weights of one folder: `model.safetensors`, or the shards that `model.safetensors.index.json` lists."""
+    """The weights of one folder: `model.safetensors`, else the shards that `model.safetensors.index.json` lists.
+
+    notes: which were taken where both are there.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Reads the headers only. Raises CheckpointError if a file is missing or damaged."""
@@ -47,12 +50,16 @@ class Weights(Mapping[str, FloatArray]):
         self.files: list[Path] = []
         self._entries: dict[str, _Entry] = {}
         single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+        self.notes: tuple[Note, ...] = ()
         if single.is_file():
             self._add_file(single)
+            if index.is_file():
+                message = f"{single} is converted, as transformers would take it, and not the shards of {index.name}"
+                self.notes = (Note(message, f"to convert the shards, move {single.name} away"),)
         elif index.is_file():
             self._add_shards(index)
         else:
-            raise CheckpointError(f"{folder}: neither {single.name} nor {index.name} is there")
+            raise _missing(folder, f"neither {single.name} nor {index.name} is there")
 
     def __getitem__(self, name: str) -> FloatArray:
         return self.read(name).reshape(self.shape(name))
@@ -113,7 +120,7 @@ class Weights(Mapping[str, FloatArray]):
 
     def _add_shards(self, index: Path) -> None:
         try:
-            weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"]
             shards = sorted(set(weight_map.values()))
             if not all(Path(shard).name == shard for shard in shards):  # nothing outside the folder is opened
                 raise ValueError("it names files elsewhere")
@@ -141,11 +148,23 @@ class Weights(Mapping[str, FloatArray]):
             if not sound:
                 raise CheckpointError(f"{path}: the header's entry for tensor {name} contradicts itself")
             if stop > data_size:
-                raise CheckpointError(f"{path}: tensor {name} is cut short; fetch the file again")
+                raise CheckpointError(f"{path}: tensor {name} is cut short", hint="fetch the file again")
             if name in self._entries:
                 raise CheckpointError(f"{path}: tensor {name} is also in {self._entries[name].path.name}")
             self._entries[name] = _Entry(path, dtype, shape, data_start + start)
         self.files.append(path)
+
+
+_TO_SAFETENSORS = "load it with the official package and save it with save_pretrained(..., safe_serialization=True)"
+
+
+def _missing(folder: Path, message: str) -> CheckpointError:
+    """With what is there instead."""
+    for pattern in ("pytorch_model*.bin", "*.pt", "*.pth"):
+        if found := sorted(folder.glob(pattern)):
+            message = f"{folder}: {found[0].name} is a pickle, only safetensors are converted"
+            return CheckpointError(message, hint=_TO_SAFETENSORS)
+    return CheckpointError(f"{folder}: {message}", hint="fetch or copy the whole checkpoint")
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
@@ -161,7 +180,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file; fetch it again (git clone needs git-lfs)") from error
+        raise CheckpointError(
+            f"{path}: not a safetensors file", hint="fetch it again; a git clone needs git-lfs"
+        ) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: not a safetensors file")
     header.pop("__metadata__", None)

@@ -28,6 +28,7 @@ from qwen3tts_gguf.ggml.rows import quantize_rows
 from qwen3tts_gguf.ggml.types import GgmlType
 from qwen3tts_gguf.model.schema import Key
 from qwen3tts_gguf.model.tensor_groups import GroupDigests, group_of
+from qwen3tts_gguf.whole_file import unfinished_path
 
 from .sources import Source
 from .weights import FloatArray
@@ -71,7 +72,7 @@ def write_files(drafts: Sequence[Draft], on_bytes: Callable[[Path, int], None]) 
     Raises ModelFileError if they cannot be written, CheckpointError if a tensor's values are unsound; whatever is
     raised, by a callback or by Ctrl-C too, no file is left behind.
     """
-    parts = [draft.path.with_name(f".{draft.path.name}.{os.getpid()}.part") for draft in drafts]
+    parts = [unfinished_path(draft.path) for draft in drafts]
     writing = drafts[0].path
     try:
         _require_space(drafts)

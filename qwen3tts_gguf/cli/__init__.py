@@ -2,10 +2,13 @@
 
     __init__  the app, and how errors end it        console  what the commands share
     converting  speaking  voices  codec  inspecting  benching  verifying  the commands
+    voice_options  expanded  text_argument          what several commands take
+    speech_output  reporting                        what they write
+    wording                                         the library's parameters as flags
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error said in one line, 2 a command that was
-not understood, 3 speech that came to no end, 4 a model that `verify` finds too far from its reference, 130 stopped by
-Ctrl-C.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error, printed in one line, 2 a command that
+was not understood, 3 speech that does not end, 4 a model that `verify` finds too far from its reference, 130 stopped by
+Ctrl-C, 143 by SIGTERM, 129 when the terminal was closed.
 """
 
 from __future__ import annotations
@@ -13,17 +16,20 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
+import signal
 import sys
 import traceback
-import warnings
-from typing import Annotated, Any, NoReturn
+from types import FrameType
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
 from ..engine.threads import SPIN_COUNT
-from ..errors import Error, NoEndOfSpeech, QualityWarning
+from ..errors import Error, NoEndOfSpeech
 from . import benching, codec, converting, inspecting, speaking, verifying, voices
 from .console import printable, stderr, stdout
+from .text_argument import DASH_HINT, TextCommand
+from .wording import in_flags
 
 __all__ = ["app", "main"]
 
@@ -39,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(converting.convert)
-app.command()(speaking.speak)
+app.command(cls=TextCommand)(speaking.speak)
 app.add_typer(voices.app, name="voice")
 app.add_typer(codec.app, name="codec")
 app.command()(inspecting.inspect)
@@ -50,12 +56,15 @@ app.command()(verifying.verify)
 def main() -> NoReturn:
     """Run the command line; errors of the library become one line on stderr."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before anything imports llama_cpp
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
-    warnings.simplefilter("always", QualityWarning)
+    for stream in (sys.stdout, sys.stderr):
+        _show_all_letters(stream)
+    _stop_on_signals()
     try:
         sys.exit(app(standalone_mode=False))
     except _UsageError as error:  # a command that was not understood
         error.show()
+        if type(error).__name__ in ("NoSuchOption", "MissingParameter") and _command(error) == "speak":
+            stderr.print(f"hint: {DASH_HINT}", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(_EXIT_INTERRUPTED)
@@ -65,13 +74,33 @@ def main() -> NoReturn:
     except (Error, MemoryError, OSError) as error:  # OSError: of a path that nobody could say more about
         if "--debug" in sys.argv[1:]:
             traceback.print_exc()
-        message = "there is not enough memory for this" if isinstance(error, MemoryError) else str(error)
+        message = "there is not enough memory for this" if isinstance(error, MemoryError) else in_flags(str(error))
         stderr.print(f"error: {printable(message)}", markup=False, soft_wrap=True)
         sys.exit(_EXIT_NO_END_OF_SPEECH if isinstance(error, NoEndOfSpeech) else _EXIT_ERROR)
 
 
-def _show_warning(message: Warning | str, *_: Any) -> None:
-    stderr.print(f"warning: {printable(str(message))}", markup=False, soft_wrap=True)
+def _command(error: Any) -> str | None:
+    """The name of the command that was not understood."""
+    context = getattr(error, "ctx", None)
+    return None if context is None else context.command.name
+
+
+def _show_all_letters(stream: TextIO) -> None:
+    """A letter that the console's encoding lacks is printed as its escape, instead of ending the program."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _stop_on_signals() -> None:
+    """SIGTERM and a closed terminal end the program as Ctrl-C does: no unfinished file stays. `nohup` is respected."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _show_version(wanted: bool) -> None:
@@ -92,7 +121,7 @@ def _installed_version(name: str) -> str:
 def _common(
     debug: Annotated[bool, typer.Option("--debug", help="Show llama.cpp's log, and tracebacks.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which, and exit.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the versions and exit.")
     ] = False,
 ) -> None:
     if debug:

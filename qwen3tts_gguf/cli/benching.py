@@ -15,22 +15,14 @@ from .console import (
     ModelOption,
     QuietOption,
     ThreadsOption,
-    VoicesOption,
     amx_setting,
     printable,
     stdout,
 )
+from .expanded import expanded
 from .reporting import JsonFileOption, hand_out, picture, require_outputs, stages
-from .speaking import (
-    LayoutOption,
-    RefPadOption,
-    RefTextFileOption,
-    RefTextOption,
-    TextLayout,
-    VoiceOption,
-    XVectorOption,
-    chosen_voice,
-)
+from .speaking import LayoutOption, TextLayout
+from .voice_options import VoiceOptions
 
 if TYPE_CHECKING:
     from ..measure.benchmark import Report
@@ -50,16 +42,12 @@ command compiles one that can, in some minutes (docs/machines.md):
 _COLORS = {"talker": "#4477aa", "predictor": "#66ccee", "codec": "#228833", "other": "#bbbbbb"}
 
 
+@expanded
 def bench(
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
     frames: Annotated[int, typer.Option(min=2, help="80 ms each, whatever the model would say.")] = 100,
-    voice: VoiceOption = None,
-    ref_text: RefTextOption = None,
-    ref_text_file: RefTextFileOption = None,
-    x_vector_only: XVectorOption = False,
-    ref_pad: RefPadOption = None,
-    voices: VoicesOption = None,
+    voice_options: VoiceOptions = VoiceOptions(),
     layout: LayoutOption = TextLayout.WHOLE,
     threads: ThreadsOption = None,
     plan: Annotated[str, typer.Option(help="Entries of the plan to change: talker=plain,predictor=repack.")] = "",
@@ -79,8 +67,7 @@ def bench(
     from ..measure.benchmark import measure, plain_voice
 
     def choose(tts: TTS) -> Voice | None:
-        chosen = chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
-        return chosen or plain_voice(tts)
+        return voice_options.chosen(tts, quiet) or plain_voice(tts)
 
     report = measure(
         model,

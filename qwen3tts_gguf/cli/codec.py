@@ -59,7 +59,7 @@ def decode(
     """Turn codec codes, as `speak --codes` or `codec encode` saves them, into audio."""
     target = output_target(output)
 
-    from ..audio import open_sink
+    from ..audio_sink import open_sink
     from ..engine.threads import default_threads
     from ..ggml.device import Backend
     from ..model.files import MmprojFile, find_mmproj

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -13,21 +15,27 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from ..errors import OptionError, TextError
+from ..errors import Note, OptionError, TextError
 from ..whole_file import whole_file
+from .wording import in_flags
 
 __all__ = [
     "DEFAULT_MODELS",
+    "LanguageOption",
     "ModelOption",
     "OutputOption",
     "QuietOption",
     "ThreadsOption",
     "VoicesOption",
     "amx_setting",
+    "decoded",
     "output_target",
+    "print_json",
+    "print_notes",
     "printable",
     "progress",
     "read_text",
+    "require_folder",
     "require_npy",
     "save_array",
     "stderr",
@@ -51,16 +59,37 @@ OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help=".wav, .flac, .ogg or .mp3; - streams 16-bit WAV to stdout.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads. Default: all this process may use.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
+LanguageOption = Annotated[
+    str | None, typer.Option("--language", "-l", help="A name, ISO code or locale: french, fr, fr-CA. Default: auto.")
+]
 VoicesOption = Annotated[
     Path | None,
-    typer.Option("--voices", envvar="QWEN3TTS_VOICES", help="Where voices are kept. Default: a folder of the user's."),
+    typer.Option(
+        "--voices", envvar="QWEN3TTS_VOICES", help="The folder of saved voices. Default: a folder of the user's."
+    ),
 ]
 
 
 def printable(text: str) -> str:
-    """One line, without what a file or an argument could say to the terminal."""
+    """One line, without what a file or an argument could do to the terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def print_notes(notes: Iterable[Note]) -> None:
+    """Each as a warning of one line on stderr."""
+    for note in notes:
+        stderr.print(f"warning: {printable(in_flags(str(note)))}", soft_wrap=True, markup=False)
+
+
+def print_json(report: Any) -> None:
+    """To stdout: letters as they are where the console can show them, else as JSON's escapes."""
+    text = json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        text = json.dumps(report, indent=2, allow_nan=False)
+    print(text)
 
 
 @contextmanager
@@ -72,16 +101,19 @@ def progress(*columns: ProgressColumn, quiet: bool) -> Iterator[Progress]:
 
 
 def output_target(output: Path) -> Path | BinaryIO:
-    """The file, or stdout for `-`. Raises OptionError where that is a terminal."""
+    """The file, or stdout for `-`. Raises AudioError for a file that cannot be written, OptionError for a terminal."""
     if str(output) != "-":
+        from ..audio_sink import require_writable
+
+        require_writable(output)
         return output
     if sys.stdout.isatty():
-        raise OptionError("-o - writes audio to stdout: send it to a pipe or a file")
+        raise OptionError("-o - writes audio to stdout, which is a terminal", hint="send it to a pipe or a file")
     return sys.stdout.buffer
 
 
 def voices_folder(chosen: Path | None) -> Path:
-    """The folder of kept voices: as chosen, or the user's own."""
+    """The folder of saved voices: as chosen, or the user's own."""
     if chosen is not None:
         return chosen
     import platformdirs
@@ -97,17 +129,33 @@ def amx_setting() -> str:
 def read_text(path: Path) -> str:
     """A file of UTF-8 text. Raises TextError."""
     try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise TextError(f"{path}: not UTF-8 text") from None
+        return decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise TextError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def decoded(content: bytes, what: str) -> str:
+    """UTF-8, or the UTF-16 that Windows writes, which starts with a byte order mark. Raises TextError."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise TextError(f"{what}: not UTF-8 text", hint="save it as UTF-8") from None
 
 
 def require_npy(path: Path) -> None:
     """Raises OptionError, before the work is done."""
     if path.suffix != ".npy":
         raise OptionError(f"{path}: codes are saved as .npy")
+    require_folder(path)
+
+
+def require_folder(path: Path) -> None:
+    """That a file can be written there. Raises OptionError."""
+    if not path.parent.is_dir():
+        raise OptionError(f"{path}: cannot be written, there is no folder {path.parent}")
+    if path.is_dir():
+        raise OptionError(f"{path}: cannot be written, it is a folder")
 
 
 def save_array(path: Path, array: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 
-from .console import DEFAULT_MODELS, QuietOption, progress, stdout
+from .console import DEFAULT_MODELS, QuietOption, print_notes, progress, stdout
 
 __all__ = ["convert"]
 
@@ -43,5 +43,6 @@ def convert(
             revision=revision,
             on_progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
         )
+    print_notes(pair.notes)
     for path in (pair.talker, pair.mmproj):
         stdout.print(str(path), soft_wrap=True)

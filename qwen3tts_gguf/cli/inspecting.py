@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import ModelFileError
-from .console import DEFAULT_MODELS, printable, stdout
+from .console import DEFAULT_MODELS, print_json, printable, stdout
 
 __all__ = ["inspect"]
 
@@ -35,7 +34,7 @@ def inspect(
         return
     report = inspect_model(path)
     if as_json:
-        print(json.dumps(report, ensure_ascii=False, indent=2))
+        print_json(report)
         return
     for file in report["files"]:
         facts = Table(
@@ -54,7 +53,7 @@ def inspect(
 
 def _verify(report: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(report, ensure_ascii=False, indent=2))
+        print_json(report)
     else:
         for file in report["files"]:
             groups = Table(title=escape(file["path"]), title_justify="left", box=None, padding=(0, 2, 0, 0))

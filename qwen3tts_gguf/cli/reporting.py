@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import OptionError
-from .console import stderr
+from .console import print_json, require_folder, stderr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,25 +27,25 @@ JsonFileOption = Annotated[Path | None, typer.Option("--json", help="For machine
 def require_outputs(json_file: Path | None, plot: Path | None) -> None:
     """That both can be written: before minutes of work, not after. Raises OptionError."""
     if json_file is not None and not _is_stdout(json_file):
-        _require_folder(json_file)
+        require_folder(json_file)
     if plot is None:
         return
     if plot.suffix not in _PICTURES:
         raise OptionError(f"{plot}: pictures are saved as {' or '.join(_PICTURES)}")
-    _require_folder(plot)
+    require_folder(plot)
     if importlib.util.find_spec("matplotlib") is None:
-        raise OptionError("--plot needs matplotlib: pip install 'qwen3tts-gguf[plot]'")
+        raise OptionError("--plot needs matplotlib", hint="pip install 'qwen3tts-gguf[plot]'")
 
 
 def hand_out(report: dict[str, Any], json_file: Path | None, print_tables: Callable[[], None]) -> None:
     """The tables to stdout, unless the JSON goes there; the JSON where it was asked for. Raises OptionError."""
-    text = json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False)
     if json_file is not None and _is_stdout(json_file):
-        print(text)
+        print_json(report)
         return
     print_tables()
     if json_file is not None:
         try:
+            text = json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False)
             json_file.write_text(text + "\n", "utf-8")
         except OSError as error:
             raise OptionError(f"{json_file}: cannot be written ({error.strerror})") from None
@@ -76,8 +76,3 @@ def stages(quiet: bool) -> Callable[[str], None]:
 
 def _is_stdout(file: Path) -> bool:
     return str(file) == "-"
-
-
-def _require_folder(file: Path) -> None:
-    if not file.parent.is_dir():
-        raise OptionError(f"{file}: cannot be written (there is no folder {file.parent})")

@@ -13,19 +13,20 @@ from ..errors import OptionError, TextError
 from ..measure.verdict import Report, Subject, Thresholds
 from .console import (
     DEFAULT_MODELS,
+    LanguageOption,
     MmprojOption,
     ModelOption,
     QuietOption,
     ThreadsOption,
-    VoicesOption,
     amx_setting,
     printable,
     read_text,
     stderr,
     stdout,
 )
+from .expanded import expanded
 from .reporting import JsonFileOption, hand_out, picture, require_outputs, stages
-from .speaking import RefPadOption, RefTextFileOption, RefTextOption, VoiceOption, XVectorOption, chosen_voice
+from .voice_options import VoiceOptions
 
 if TYPE_CHECKING:
     from ..tts import TTS
@@ -38,6 +39,7 @@ _NOT_APPLICABLE = "not applicable"
 _DEFAULT = Thresholds()
 
 
+@expanded
 def verify(
     against: Annotated[Path, typer.Option(help="The reference: a pair of the same checkpoint, best F32.")],
     model: ModelOption = DEFAULT_MODELS,
@@ -45,14 +47,9 @@ def verify(
     against_mmproj: Annotated[Path | None, typer.Option(help="The same for the reference.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="What to say; may be given again. Default: five.")] = None,
     texts: Annotated[Path | None, typer.Option(help="The same from a file, one a line.")] = None,
-    voice: VoiceOption = None,
-    ref_text: RefTextOption = None,
-    ref_text_file: RefTextFileOption = None,
-    x_vector_only: XVectorOption = False,
-    ref_pad: RefPadOption = None,
+    voice_options: VoiceOptions = VoiceOptions(),
     speaker: Annotated[str | None, typer.Option(help="A preset of a CustomVoice model. Default: its first.")] = None,
-    voices: VoicesOption = None,
-    language: Annotated[str | None, typer.Option("--language", "-l", help="Name or ISO code. Default: auto.")] = None,
+    language: LanguageOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what the reference says.")] = 0,
     max_frames: Annotated[int, typer.Option(min=1, help="Of each text; 80 ms each.")] = 75,
     min_cosine: Annotated[float, typer.Option(help="Of the talker's hidden states, the mean.")] = _DEFAULT.min_cosine,
@@ -79,8 +76,9 @@ def verify(
     A picture needs: pip install 'qwen3tts-gguf\\[plot]'
     """
     require_outputs(json_file, plot)
+    voice = voice_options.voice
     if voice is not None and speaker is not None:
-        raise OptionError("--speaker and --voice both say who speaks: give one")
+        raise OptionError("--speaker and --voice both choose who speaks: give one")
     lines = [*(text or []), *(_lines(texts) if texts is not None else [])]
 
     from ..measure.benchmark import plain_voice
@@ -91,8 +89,7 @@ def verify(
     def choose(tts: TTS) -> Voice | None:
         if speaker is not None:
             return Voice.preset(speaker)
-        chosen = chosen_voice(tts, voice, ref_text, ref_text_file, x_vector_only, ref_pad, voices, quiet)
-        return chosen or plain_voice(tts)
+        return voice_options.chosen(tts, quiet) or plain_voice(tts)
 
     report = compare(
         model,

@@ -1,8 +1,7 @@
-"""`qwen3tts voice`: voices that are kept."""
+"""`qwen3tts voice`: saved voices."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,18 +19,20 @@ from .console import (
     ThreadsOption,
     VoicesOption,
     amx_setting,
+    print_json,
     stderr,
     stdout,
     voices_folder,
 )
-from .speaking import RefPadOption, RefTextFileOption, RefTextOption, XVectorOption, clip_voice
+from .expanded import expanded
+from .voice_options import ClipOptions
 
 if TYPE_CHECKING:
     from ..voice.voice import Voice
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Keep voices under a name.", no_args_is_help=True)
+app = typer.Typer(help="Save voices under a name.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="Letters, digits, spaces, . - _")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -39,13 +40,11 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Over an older voice 
 
 
 @app.command()
+@expanded
 def create(
     name: NameArgument,
     clip: Annotated[Path, typer.Argument(help="3 to 15 s of one speaker; any format libsndfile reads.")],
-    ref_text: RefTextOption = None,
-    ref_text_file: RefTextFileOption = None,
-    x_vector_only: XVectorOption = False,
-    ref_pad: RefPadOption = None,
+    clip_options: ClipOptions,
     language: Annotated[str | None, typer.Option("--language", "-l", help="Spoken when none is asked for.")] = None,
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
@@ -54,9 +53,9 @@ def create(
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Listen to a clip once and keep what speaking needs of it.
+    """Save the voice of a clip under a name.
 
-    Speaking with a kept voice starts faster: the encoders are not loaded. Its codes fit models of either size, its
+    Speaking with a saved voice starts faster: the encoders are not loaded. Its codes fit models of either size, its
     speaker vector only those of the size that made it.
     """
     from ..tts import TTS
@@ -67,15 +66,15 @@ def create(
     tts = TTS(model, mmproj=mmproj, n_threads=threads, amx=amx_setting())
     if language is not None:
         tts.vocabulary.language_id(language)
-    voice = clip_voice(tts, clip, ref_text, ref_text_file, x_vector_only, ref_pad, quiet)
+    voice = clip_options.voice(clip, tts, quiet)
     path = store.save(name, replace(voice, language=language), overwrite=force)
     if not quiet:
-        stderr.print(f"{name!r} kept in {path}", soft_wrap=True, markup=False)
+        stderr.print(f"{name!r} saved in {path}", soft_wrap=True, markup=False)
 
 
 @app.command("list")
 def list_voices(voices: VoicesOption = None, as_json: JsonOption = False) -> None:
-    """Tell which voices there are."""
+    """List the saved voices."""
     from ..voice.store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
@@ -86,7 +85,7 @@ def list_voices(voices: VoicesOption = None, as_json: JsonOption = False) -> Non
         except VoiceError as error:  # one damaged file hides no other voice
             stderr.print(f"warning: {error}", soft_wrap=True, markup=False)
     if as_json:
-        print(json.dumps(reports, ensure_ascii=False, indent=2))
+        print_json(reports)
         return
     if not reports:
         stderr.print(f"no voices in {store.folder}", soft_wrap=True, markup=False)
@@ -102,13 +101,13 @@ def list_voices(voices: VoicesOption = None, as_json: JsonOption = False) -> Non
 
 @app.command()
 def show(name: NameArgument, voices: VoicesOption = None, as_json: JsonOption = False) -> None:
-    """Tell what is kept of a voice."""
+    """Show what is saved of a voice."""
     from ..voice.store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
     report = {"name": name, "path": str(store.path(name)), **_report(store.load(name))}
     if as_json:
-        print(json.dumps(report, ensure_ascii=False, indent=2))
+        print_json(report)
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in report.items():
@@ -128,7 +127,9 @@ def delete(name: NameArgument, voices: VoicesOption = None) -> None:
 def mix(
     names: Annotated[list[str], typer.Argument(help="Two voices or more.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The name of the mixture.")],
-    weights: Annotated[str | None, typer.Option(help="One a voice: 0.7,0.3. Default: the same for all.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="One per voice: 0.7,0.3 or 70%,30%. Default: the same for all.")
+    ] = None,
     voices: VoicesOption = None,
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -142,15 +143,25 @@ def mix(
 
     store = VoiceStore(voices_folder(voices))
     kept = [store.load(name) for name in names]
-    try:
-        shares = [float(weight) for weight in weights.split(",")] if weights else [1.0] * len(kept)
-    except ValueError:
-        raise OptionError(f"--weights takes numbers with commas between, not {weights!r}") from None
-    path = store.save(output, mixed(kept, shares), overwrite=force)
+    path = store.save(output, mixed(kept, _shares(weights, len(kept))), overwrite=force)
     if any(voice.codes is not None for voice in kept) and not quiet:
         stderr.print("the voices' codes and transcripts were left out: only speaker vectors mix", soft_wrap=True)
     if not quiet:
-        stderr.print(f"{output!r} kept in {path}", soft_wrap=True, markup=False)
+        stderr.print(f"{output!r} saved in {path}", soft_wrap=True, markup=False)
+
+
+def _shares(weights: str | None, n: int) -> list[float]:
+    """Numbers or percentages with commas between; all the same if None. Raises OptionError."""
+    if weights is None:
+        return [1.0] * n
+    try:
+        return [_share(weight.strip()) for weight in weights.split(",")]
+    except ValueError:
+        raise OptionError(f"--weights takes numbers with commas between, not {weights!r}") from None
+
+
+def _share(weight: str) -> float:
+    return float(weight[:-1]) / 100 if weight.endswith("%") else float(weight)
 
 
 def _report(voice: Voice) -> dict[str, Any]:

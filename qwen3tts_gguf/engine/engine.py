@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..ggml.device import Backend
+from ..ggml.library import forward_log
 from ..model.files import ModelFiles
 from ..model.schema import N_CODEBOOKS
 from ..nets.code_predictor import CodePredictor
@@ -158,17 +160,18 @@ class Engine:
             self._loaded.set_exception(error)
             return
         self._loaded.set_result(None)
-        error: BaseException = UsageError("the model was closed while it was speaking")
+        reason: BaseException = UsageError("the model was closed while it was speaking")
         try:
             while (lanes := self._next_lanes()) is not None:
                 self._step(lanes)
         except BaseException as unexpected:  # a fault of ours: nobody is left waiting
-            self._closing, error = True, unexpected
+            self._closing, reason = True, unexpected
             raise
         finally:
-            self._free(error)
+            self._free(reason)
 
     def _load(self, files: ModelFiles) -> None:
+        forward_log()
         plan = self.plan
         self._talker = Talker(files.talker, plan.threads.all, plan.talker)  # llama.cpp reads its file meanwhile
         self._predictor_backend = Backend(plan.threads.all, plan.predictor)
@@ -205,7 +208,7 @@ class Engine:
         """One slice of the first prompt that is not in yet, and one frame for each of up to n_lanes lanes."""
         for lane in lanes:
             if lane.sequence is None:
-                self._attempt([lane], lambda lane=lane: self._begin(lane))
+                self._attempt([lane], partial(self._begin, lane))
         prompts = [lane for lane in lanes if lane.slices]
         speaking = [lane for lane in lanes if not lane.slices and not lane.is_over][: self.n_lanes]
         if prompts:
@@ -303,9 +306,9 @@ class Engine:
         busy = self._decoding is not None and not self._decoding.done()
         return self.plan.threads.language if busy else self.plan.threads.all
 
-    def _free(self, error: BaseException) -> None:
+    def _free(self, reason: BaseException) -> None:
         for lane in self._lanes:
-            lane.mailbox.end(Ending(error=error))
+            lane.mailbox.end(Ending(error=reason))
         for task in self._tasks:
             task()
         self._retire(all_lanes=True)
@@ -343,8 +346,9 @@ class Engine:
 
     def _deliver(self, due: list[tuple[Lane, NDArray[np.int32], Ending | None]]) -> None:
         with_frames = [(lane, codes) for lane, codes, _ in due if len(codes)]
+        jobs = [(lane.codec_state, codes) for lane, codes in with_frames if lane.codec_state is not None]
         started = time.perf_counter()
-        decoded = self._decoder.decode([(lane.codec_state, codes) for lane, codes in with_frames])
+        decoded = self._decoder.decode(jobs)
         seconds = time.perf_counter() - started
         for (lane, codes), samples in zip(with_frames, decoded, strict=True):
             lane.timings.codec += [seconds / len(codes)] * len(codes)

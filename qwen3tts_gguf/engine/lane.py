@@ -9,7 +9,7 @@ reader sees nothing but the mailbox.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -38,7 +38,7 @@ class Request:
     max_frames: int
     end_of_speech: int
     """The codec token that ends a speech."""
-    suppressed: NDArray[np.intp]
+    suppressed: Sequence[int]
     """Codec tokens that are never chosen."""
     reference: Voice | None = None
     """The voice whose codes the codec goes on from; None starts it from silence."""

@@ -335,16 +335,17 @@ class Graph:
         return y if bias is None else self.add(y, bias)
 
     def mix(self, x: Tensor, coefficients: Tensor, *, outermost: bool = False) -> Tensor:
-        """Sums of whole rows: x [T, K, E] with rows anywhere, coefficients [K, N] -> y [T, N, E], or [N, T, E] when
-        `outermost`, with y[t, n] = sum over k of coefficients[k, n] x[t, k]. For few K and N, and long E."""
-        (n_steps, n_in, width), n_out = x.shape, coefficients.shape[1]
+        """Sums of whole rows: x [.., T, K, E] with rows anywhere, coefficients [K, N] -> y [.., T, N, E], or when
+        `outermost` [N, .., T, E], with y[t, n] = sum over k of coefficients[k, n] x[t, k]. For few K and N, long E."""
+        (*steps, n_in, width), n_out = x.shape, coefficients.shape[1]
         assert coefficients.shape[0] == n_in and x.type == coefficients.type == GgmlType.F32, (x, coefficients)
-        same_for_all = self.view(coefficients, (n_steps, n_in, n_out), (0, n_out, 1))
-        node = self._node(api.out_prod(self._nodes.pointer, x.pointer, same_for_all.pointer), (n_steps, n_out, width))
+        same_for_all = self.view(coefficients, (*steps, n_in, n_out), (*(0 for _ in steps), n_out, 1))
+        node = self._node(api.out_prod(self._nodes.pointer, x.pointer, same_for_all.pointer), (*steps, n_out, width))
         if outermost:  # the kernel writes row after row wherever the strides say
-            node.shape = (n_out, n_steps, width)
+            node.shape = (n_out, *steps, width)
             row_bytes = width * x.type.block_bytes
-            node.struct.nb[1], node.struct.nb[2] = n_steps * row_bytes, row_bytes
+            node.struct.nb[1], node.struct.nb[2] = prod(steps) * row_bytes, row_bytes
+            node.struct.nb[3] = steps[-1] * row_bytes
             return self.view(node, node.shape, _contiguous_strides(node.shape))
         return node
 

@@ -1,15 +1,17 @@
-"""The model that comes with the package: small, trained on synthetic speech, and at home in two hundred words.
+"""The model that comes with the package: small, trained on synthetic speech, and limited to two hundred words.
 
-Its card, its ten voices and the recipe that makes it lie in models/nano of the repository.
+Its card, its ten voices and the recipe that makes it are in models/nano of the repository.
 """
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 
-from ..errors import ModelFileError
+from ..errors import ModelFileError, Note
 
-__all__ = ["DOMAIN", "NAME", "folder", "resolved"]
+__all__ = ["DOMAIN", "NAME", "folder", "resolved", "word_notes"]
 
 NAME = "nano"
 """What stands for it where a path is asked for."""
@@ -25,6 +27,26 @@ def folder() -> Path:
         if any(place.glob("*.gguf")):
             return place
     raise ModelFileError(f"this installation came without the model {NAME!r}")
+
+
+def word_notes(text: str) -> tuple[Note, ...]:
+    """Which words of a text it was not trained on."""
+    found = [word.lower() for word in _WORD.findall(text)]
+    unknown = list(dict.fromkeys(word for word in found if word not in _words()))
+    if not unknown:
+        return ()
+    more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+    named = ", ".join(unknown[:_MOST_NAMED])
+    return (Note(f"nano does not know: {named}{more}", f"it speaks {DOMAIN}; a converted model speaks any text"),)
+
+
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+_MOST_NAMED = 10
+
+
+@cache
+def _words() -> frozenset[str]:
+    return frozenset((folder() / "words.txt").read_text("utf-8").split())
 
 
 def resolved(path: Path) -> Path:

@@ -6,6 +6,7 @@ without our own tables of languages and speakers still tells them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..errors import ModelFileError, OptionError
@@ -16,19 +17,20 @@ __all__ = ["LANGUAGE_CODES", "CodecIds", "Speaker", "TextIds", "Vocabulary"]
 
 AUTO = "auto"
 
-LANGUAGE_CODES = {
-    "zh": "chinese",
-    "en": "english",
-    "de": "german",
-    "it": "italian",
-    "pt": "portuguese",
-    "es": "spanish",
-    "ja": "japanese",
-    "ko": "korean",
-    "fr": "french",
-    "ru": "russian",
+_CODES = {
+    "chinese": "zh zho chi cmn cn mandarin",
+    "english": "en eng",
+    "german": "de deu ger",
+    "italian": "it ita",
+    "portuguese": "pt por",
+    "spanish": "es spa",
+    "japanese": "ja jpn jp",
+    "korean": "ko kor kr",
+    "french": "fr fra fre",
+    "russian": "ru rus",
 }
-"""ISO 639-1 codes that may stand for a language's name."""
+LANGUAGE_CODES = {code: name for name, codes in _CODES.items() for code in codes.split()}
+"""What may stand for a language's name: ISO 639 codes, and the codes of countries that are often taken for them."""
 
 _NOT_CODES = range(CODEC_VOCABULARY - 1024, CODEC_VOCABULARY)
 _DIALECT = "dialect"  # languages the official package keeps for dialect speakers
@@ -112,8 +114,11 @@ class Vocabulary:
         return [AUTO, *sorted(name for name in self.languages if _DIALECT not in name)]
 
     def language_id(self, language: str) -> int | None:
-        """The codec token of a language by name or ISO code; None for "auto". Raises OptionError."""
+        """The codec token of a language by name, ISO code or locale (en-US, zh_CN.UTF-8); None for "auto". Raises
+        OptionError."""
         name = language.strip().lower()
+        if name not in self.languages:
+            name = re.split(r"[-_.@]", name)[0]
         name = LANGUAGE_CODES.get(name, name)
         if name == AUTO:
             return None

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +32,7 @@ from ..ggml.graph import Graph
 from ..ggml.slots import Slots
 from ..ggml.types import GgmlType
 from .layers import WeightLoader, causal_windows
+from .widths import safe_rows
 from .winograd import TILE, mixes
 
 __all__ = ["FRAMES_AT_ONCE", "CausalGraph", "CausalLoader", "Conv", "PointConv", "Region", "ResidualUnit", "Snake"]
@@ -88,23 +88,24 @@ class ResidualUnit:
 
 
 class CausalLoader:
-    """Reads the layers of one stage, where a frame has `rows` rows. dtype: what products with windows compute in."""
+    """Reads the layers of one stage, where a frame has `rows` rows."""
 
-    def __init__(self, load: WeightLoader, rows: int, dtype: Any) -> None:
-        self._load, self._rows, self._dtype = load, rows, dtype
+    def __init__(self, load: WeightLoader, rows: int) -> None:
+        self._load, self._rows = load, rows
 
     def at(self, prefix: str) -> CausalLoader:
         """The same, one level further down."""
-        return CausalLoader(self._load.at(prefix), self._rows, self._dtype)
+        return CausalLoader(self._load.at(prefix), self._rows)
 
-    def conv(self) -> Conv:
+    def conv(self, type: GgmlType) -> Conv:
+        """type: what it computes in."""
         _, _, k = self._load.shape("weight")
-        return Conv(self._load.conv("weight", self._dtype), self._tiled(self._load.values("bias")), k)
+        return Conv(self._load.conv("weight", type), self._tiled(self._load.values("bias")), k)
 
-    def transposed_conv(self, stride: int) -> Conv:
+    def transposed_conv(self, stride: int, type: GgmlType) -> Conv:
         """`rows` are those it puts out."""
         k = self._load.shape("weight")[2]
-        weight = self._load.transposed_conv("weight", stride, self._dtype)
+        weight = self._load.transposed_conv("weight", stride, type)
         return Conv(weight, self._tiled(self._load.values("bias")), k // stride)
 
     def one_channel_conv(self) -> Conv:
@@ -118,12 +119,11 @@ class CausalLoader:
         alpha, beta = self._load.values("alpha"), self._load.values("beta")
         return Snake(self._tiled(alpha / np.float32(np.pi)), self._tiled(beta))
 
-    def residual_unit(self, dilation: int, *, at_points: bool) -> ResidualUnit:
+    def residual_unit(self, dilation: int, type1: GgmlType | None, type2: GgmlType) -> ResidualUnit:
+        """type1: what the dilated convolution computes in; None for computing it at points."""
         act1, act2 = self.at("act1").snake(), self.at("act2").snake()
-        conv1 = self.at("conv1")
-        return ResidualUnit(
-            act1, conv1.point_conv() if at_points else conv1.conv(), dilation, act2, self.at("conv2").conv()
-        )
+        conv1, conv2 = self.at("conv1"), self.at("conv2").conv(type2)
+        return ResidualUnit(act1, conv1.conv(type1) if type1 is not None else conv1.point_conv(), dilation, act2, conv2)
 
     def point_conv(self) -> PointConv:
         mix = mixes(self._load.shape("weight")[2])
@@ -203,7 +203,7 @@ class CausalGraph:
         would multiply them in blocks, which rounds in another way and reads weights from memory at half the speed.
         """
         g, (n, width) = self.g, x.shape
-        if n <= max(FRAMES_AT_ONCE, MAX_SLOTS):
+        if safe_rows(weight.type, weight.placement) < n <= max(FRAMES_AT_ONCE, MAX_SLOTS):
             y = g.reshape(g.linear(weight, g.reshape(x, n, 1, width)), n, weight.shape[0])
         else:
             y = g.linear(weight, x)
@@ -243,8 +243,8 @@ class CausalGraph:
             return x
         padded = self.padded(x, (k - 1) * dilation)
         n_slots, n_rows, _ = padded.shape
-        copied = conv.weight.type != GgmlType.F32 and n > self.n_frames  # by ggml, on the way to the weight's type
-        if n_slots == dilation == 1 and copied:
+        overlap = conv.weight.type != GgmlType.F32 and not conv.weight.placement  # ggml then copies them, by rows
+        if n_slots == dilation == 1 and overlap and n > self.n_frames:
             return g.view(padded, (n, k * width), (width, 1))
         shape, strides = (n_slots, n // n_slots, k, width), (n_rows * width, width, dilation * width, 1)
         return g.reshape(g.contiguous(g.view(padded, shape, strides)), n, k * width)
@@ -277,18 +277,41 @@ class CausalGraph:
         return g.reshape(g.add(self._flat(x, conv2.bias), self._flat(y, conv2.bias)), *x.shape)
 
     def _at_points(self, conv: PointConv, dilation: int, x: Tensor) -> Tensor:
-        """x [T, in] of one stream -> [T, out]. `dilation` rows are mixed as one, which they are in memory."""
-        g, (n, width) = self.g, x.shape
+        """x [rows, in] -> [rows, out]. `dilation` rows are mixed as one, which they are in memory."""
+        g, (n_rows, width) = self.g, x.shape
         n_points, out, _ = conv.weight.shape
-        n_tiles = -(-n // (TILE * dilation))
-        padded = self.padded(x, (n_points - TILE) * dilation, n_tiles * TILE * dilation - n)
-        row = dilation * width
-        inputs = g.mix(g.view(padded, (n_tiles, n_points, row), (TILE * row, row, 1)), conv.mix_before, outermost=True)
-        y = g.linear(conv.weight, g.reshape(inputs, n_points, n_tiles * dilation, width))
+        n_frames = self.n_slots * self.n_frames
+        n = n_rows // n_frames
+        n_tiles = -(-n // (TILE * dilation))  # a frame
+        frames = self._frame_by_frame(x, (n_points - TILE) * dilation, n_tiles * TILE * dilation - n)
+        row, n_values = dilation * width, frames.shape[1] * width
+        tiles = g.view(frames, (n_frames, n_tiles, n_points, row), (n_values, TILE * row, row, 1))
+        inputs = g.mix(tiles, conv.mix_before, outermost=True)
+        y = g.linear(conv.weight, g.reshape(inputs, n_points, n_frames * n_tiles * dilation, width))
         row = dilation * out
-        by_tile = g.view(y, (n_tiles, n_points, row), (row, n_tiles * row, 1))
-        y = g.reshape(g.mix(by_tile, conv.mix_after), n_tiles * TILE * dilation, out)
-        return self._biased(g.rows(y, 0, n), conv.bias)
+        by_tile = g.view(y, (n_frames * n_tiles, n_points, row), (row, n_frames * n_tiles * row, 1))
+        y = g.reshape(g.mix(by_tile, conv.mix_after), n_frames, n_tiles * TILE * dilation, out)
+        y = self.shifted(y, 0, x)  # without the rows that zeros gave
+        if n_frames > 1:
+            y = g.contiguous(y)
+        return self._biased(g.reshape(y, n_rows, out), conv.bias)
+
+    def _frame_by_frame(self, x: Tensor, n_past: int, n_more: int) -> Tensor:
+        """x [slots * T, C] -> [frames, n_past + rows of a frame + n_more, C], each frame behind what came before it.
+
+        Tiles begin with a frame and end in zeros: another frame's rows there would change how this one's are rounded.
+        """
+        g = self.g
+        if self.n_slots == self.n_frames == 1:
+            return self.padded(x, n_past, n_more)
+        padded = self.padded(x, n_past)
+        n_slots, n_rows, width = padded.shape
+        n = (n_rows - n_past) // self.n_frames
+        shape = n_slots * self.n_frames, n_past + n, width
+        overlapping = g.view(padded, (n_slots, self.n_frames, *shape[1:]), (n_rows * width, n * width, width, 1))
+        frames = g.input(shape[0], shape[1] + n_more, width)
+        g.expand(g.copy(overlapping, g.view(frames, shape, (frames.shape[1] * width, width, 1))))
+        return frames
 
     # -- elementwise ---------------------------------------------------------------------------------------------------
 

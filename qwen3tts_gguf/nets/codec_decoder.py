@@ -30,11 +30,11 @@ from ..model.schema import CodecDecoderConfig
 from .causal import FRAMES_AT_ONCE, MAX_SLOTS
 from .codec_graphs import Front, Middle, Tail
 from .codec_state import KERNEL, CodecState, StateLayout
-from .codec_weights import CodecWeights
+from .codec_weights import CodecLayout, CodecWeights
 from .codes import check_codes
 from .layers import require_numbers
 
-__all__ = ["CodecDecoder", "CodecState"]
+__all__ = ["CodecDecoder", "CodecLayout", "CodecState"]
 
 
 class CodecDecoder:
@@ -43,12 +43,12 @@ class CodecDecoder:
     frames_at_once = FRAMES_AT_ONCE
     """A single stream is decoded fastest in multiples of so many frames."""
 
-    def __init__(self, model: MmprojFile, backend: Backend) -> None:
+    def __init__(self, model: MmprojFile, backend: Backend, layout: CodecLayout = CodecLayout()) -> None:
         self.config = model.decoder
         self._file = model.file
         self._backend = backend
         self._placed = Weights(backend)
-        self._weights = CodecWeights(model, self._placed)
+        self._weights = CodecWeights(model, self._placed, layout)
         self._state = StateLayout.of(self.config)
         self._heads: dict[tuple[int, int], tuple[Front, Middle]] = {}
         self._tail = Tail(self._weights, backend, self._state)

@@ -117,7 +117,7 @@ class CodecEncoder:
     def _load(self, load: WeightLoader) -> None:
         c = self.config
         # With rows of one sample F16 is no faster, and would round the sound itself.
-        self._conv_in = self._conv(load.at("conv_in"), dtype=np.float32)
+        self._conv_in = self._conv(load.at("conv_in"), type=GgmlType.F32)
         self._blocks = [
             Block(
                 res_conv1=self._conv(load.at(f"blk.{i}.res_conv1")),
@@ -135,8 +135,8 @@ class CodecEncoder:
         self._codebooks: list[FloatArray] = [first, *rest]  # 16 of [codebook_size, codebook_dim]
         self._squared_norms = [np.square(book).sum(axis=1, dtype=np.float32) for book in self._codebooks]
 
-    def _conv(self, load: WeightLoader, stride: int = 1, dtype: type[np.float32] | None = None) -> Conv:
-        return Conv(load.conv("weight", dtype), load.tensor("bias"), load.shape("weight")[2], stride)
+    def _conv(self, load: WeightLoader, stride: int = 1, type: GgmlType | None = None) -> Conv:
+        return Conv(load.conv("weight", type), load.tensor("bias"), load.shape("weight")[2], stride)
 
     def _layer(self, load: WeightLoader) -> TransformerLayer:
         matrices = ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_up", "ffn_down")

@@ -133,9 +133,8 @@ class Tail(CausalGraph):
     def __init__(self, w: CodecWeights, backend: Backend, state: StateLayout) -> None:
         super().__init__(backend, state.tail, state.n_values, 1, 1)
         c, g = w.config, self.g
-        first = w.blocks[0]
-        n_rows = prod(c.upsample_strides) * first.stride
-        self._rows = x = g.input(n_rows, first.units[-1].conv2.weight.shape[0])
+        n_rows = prod(c.upsample_strides) * w.blocks[0].stride
+        self._rows = x = g.input(n_rows, w.blocks[0].units[-1].conv2.weight.shape[0])
         for block in w.blocks[1:]:
             x = _through(self, block, x)
         x = self.one_channel(w.post_conv, self.snaked(w.post_snake, x))

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..ggml.device import Tensor, Weights
+from ..ggml.types import GgmlType
 from ..model.files import MmprojFile
 from ..model.schema import N_CODEBOOKS, CodecDecoderConfig
 from .causal import CausalLoader, Conv, ResidualUnit, Snake
 from .layers import WeightLoader
 
-__all__ = ["Block", "CodecWeights", "TransformerLayer", "Upsample"]
+__all__ = ["Block", "BlockLayout", "CodecLayout", "CodecWeights", "Kernel", "TransformerLayer", "Upsample"]
+
+
+Kernel = Literal["stored", "f32", "points", "q8_0"]
+"""How a convolution is computed: as a product with windows of its input, in the type that the file stores its weights
+in, in F32 or in Q8_0; or at points, in F32 (winograd.py), which only dilated ones can be."""
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """The kernels of one block."""
+
+    expand: Kernel = "stored"  # the transposed convolution
+    dilated: Kernel = "points"
+    mix: Kernel = "stored"  # k 1
+
+
+@dataclass(frozen=True)
+class CodecLayout:
+    """The kernels of the codec decoder."""
+
+    transformer: Kernel = "stored"
+    upsample: Kernel = "stored"
+    entry: Kernel = "stored"
+    blocks: tuple[BlockLayout, ...] = (BlockLayout(dilated="stored"), BlockLayout(), BlockLayout(), BlockLayout())
 
 
 @dataclass(frozen=True)
@@ -56,31 +81,32 @@ class Block:
 class CodecWeights:
     """All of `a.gen.wav`. Raises ModelFileError for a tensor that holds NaN."""
 
-    def __init__(self, model: MmprojFile, weights: Weights) -> None:
+    def __init__(self, model: MmprojFile, weights: Weights, layout: CodecLayout) -> None:
         c = self.config = model.decoder
         load = WeightLoader(model.file, weights).at("a.gen.wav")
-        # Convolutions compute in the type the file stores them in; llama.cpp stores transposed ones as F32 regardless.
-        dtype = load.values("dac.entry.weight").dtype
+        # llama.cpp stores transposed convolutions as F32 whatever the others are.
+        kinds = _Kinds(load.float_type("dac.entry.weight"))
         self._first_codebook = load.values("quant.first.codebook.weight")  # [2048, 256]
         self._rest_codebooks = load.values("quant.rest.codebook.weight")  # [15, 2048, 256]
         projections = [load.values(f"quant.{part}.out_proj.weight") for part in ("first", "rest")]
         self.rvq_projection = load.array(np.concatenate(projections, axis=1, dtype=np.float32))  # [512, 2 * 256]
-        self.pre_conv = CausalLoader(load.at("pre_conv"), 1, dtype).conv()
-        self.tfm_in = (load.matrix("tfm.in_proj.weight"), load.tensor("tfm.in_proj.bias"))
-        self.tfm_out = (load.matrix("tfm.out_proj.weight"), load.tensor("tfm.out_proj.bias"))
+        self.pre_conv = CausalLoader(load.at("pre_conv"), 1).conv(kinds.type("stored"))
+        type = kinds.matrix_type(layout.transformer)
+        self.tfm_in = (load.matrix("tfm.in_proj.weight", type), load.tensor("tfm.in_proj.bias"))
+        self.tfm_out = (load.matrix("tfm.out_proj.weight", type), load.tensor("tfm.out_proj.bias"))
         self.tfm_norm = load.tensor("tfm.output_norm.weight")
-        self.layers = [_layer(load.at(f"tfm.blk.{i}")) for i in range(c.n_layers)]
+        self.layers = [_layer(load.at(f"tfm.blk.{i}"), type) for i in range(c.n_layers)]
         rows = 1
         self.upsamples: list[Upsample] = []
         for i, stride in enumerate(c.upsample_strides):
             rows *= stride
-            self.upsamples.append(_upsample(load.at(f"up.blk.{i}"), stride, rows, dtype))
-        self.entry = CausalLoader(load.at("dac.entry"), rows, dtype).conv()
+            self.upsamples.append(_upsample(load.at(f"up.blk.{i}"), stride, rows, kinds, layout.upsample))
+        self.entry = CausalLoader(load.at("dac.entry"), rows).conv(kinds.type(layout.entry))
         self.blocks: list[Block] = []
-        for i, stride in enumerate(c.dac_strides):
-            self.blocks.append(_block(load.at(f"dac.blk.{i}"), c, stride, rows, dtype, at_points=i > 0))
+        for i, (stride, kernels) in enumerate(zip(c.dac_strides, layout.blocks, strict=True)):
+            self.blocks.append(_block(load.at(f"dac.blk.{i}"), c, stride, rows, kinds, kernels))
             rows *= stride
-        post = CausalLoader(load, rows, dtype)
+        post = CausalLoader(load, rows)
         self.post_snake, self.post_conv = post.at("dac.post_snake").snake(), post.at("dac.post_conv").one_channel_conv()
 
     def quantized(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -90,38 +116,56 @@ class CodecWeights:
         return np.concatenate([semantic, acoustic], axis=1)
 
 
-def _layer(load: WeightLoader) -> TransformerLayer:
+@dataclass(frozen=True)
+class _Kinds:
+    """What kernels mean for a file whose convolutions are of type `stored`."""
+
+    stored: GgmlType
+
+    def type(self, kernel: Kernel) -> GgmlType:
+        """Of a product with windows."""
+        return {"stored": self.stored, "f32": GgmlType.F32, "q8_0": GgmlType.Q8_0}[kernel]
+
+    def matrix_type(self, kernel: Kernel) -> GgmlType | None:
+        """Of a matrix that the file has; None: as it is there."""
+        return None if kernel == "stored" else self.type(kernel)
+
+
+def _layer(load: WeightLoader, type: GgmlType | None) -> TransformerLayer:
     return TransformerLayer(
         **{name: load.tensor(f"{name}.weight") for name in ("ln1", "ls1", "ln2", "ls2")},
-        attn_qkv=load.stacked("attn_q.weight", "attn_k.weight", "attn_v.weight"),
-        attn_out=load.matrix("attn_out.weight"),
-        ffn_gate_up=load.stacked("ffn_gate.weight", "ffn_up.weight"),
-        ffn_down=load.matrix("ffn_down.weight"),
+        attn_qkv=load.stacked("attn_q.weight", "attn_k.weight", "attn_v.weight", type=type),
+        attn_out=load.matrix("attn_out.weight", type),
+        ffn_gate_up=load.stacked("ffn_gate.weight", "ffn_up.weight", type=type),
+        ffn_down=load.matrix("ffn_down.weight", type),
     )
 
 
-def _upsample(load: WeightLoader, stride: int, rows: int, dtype: Any) -> Upsample:
+def _upsample(load: WeightLoader, stride: int, rows: int, kinds: _Kinds, kernel: Kernel) -> Upsample:
     taps = load.values("dwconv.weight").astype(np.float32)[:, 0].T  # [7, latent]
+    type = kinds.matrix_type(kernel)
     return Upsample(
-        conv=CausalLoader(load.at("conv"), rows, dtype).transposed_conv(stride),
+        conv=CausalLoader(load.at("conv"), rows).transposed_conv(stride, kinds.type(kernel)),
         stride=stride,
         dwconv=[load.array(tap) for tap in taps],
         dwconv_bias=load.tensor("dwconv.bias"),
         norm=(load.tensor("norm.weight"), load.tensor("norm.bias")),
-        pw1=(load.matrix("pw1.weight"), load.tensor("pw1.bias")),
-        pw2=(load.matrix("pw2.weight"), load.tensor("pw2.bias")),
+        pw1=(load.matrix("pw1.weight", type), load.tensor("pw1.bias")),
+        pw2=(load.matrix("pw2.weight", type), load.tensor("pw2.bias")),
         gamma=load.tensor("gamma"),
     )
 
 
-def _block(load: WeightLoader, c: CodecDecoderConfig, stride: int, rows: int, dtype: Any, *, at_points: bool) -> Block:
+def _block(
+    load: WeightLoader, c: CodecDecoderConfig, stride: int, rows: int, kinds: _Kinds, kernels: BlockLayout
+) -> Block:
     """rows: those of a frame that it takes in."""
-    above = CausalLoader(load, rows * stride, dtype)
+    above = CausalLoader(load, rows * stride)
+    dilated = None if kernels.dilated == "points" else kinds.type(kernels.dilated)
+    mix = kinds.type(kernels.mix)
     return Block(
-        snake=CausalLoader(load.at("snake"), rows, dtype).snake(),
-        conv=above.at("conv").transposed_conv(stride),
+        snake=CausalLoader(load.at("snake"), rows).snake(),
+        conv=above.at("conv").transposed_conv(stride, kinds.type(kernels.expand)),
         stride=stride,
-        units=[
-            above.at(f"res.{j}").residual_unit(dilation, at_points=at_points) for j, dilation in enumerate(c.dilations)
-        ],
+        units=[above.at(f"res.{j}").residual_unit(dilation, dilated, mix) for j, dilation in enumerate(c.dilations)],
     )

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelFileError
-from ..ggml.device import Tensor, Weights
+from ..ggml.device import Tensor, Weights, numpy_type
 from ..ggml.graph import Graph
-from ..ggml.rows import as_float16, dequantize_rows
+from ..ggml.rows import as_float16, dequantize_rows, quantize_rows
 from ..ggml.types import GgmlType
 from ..model.gguf_file import GgufFile, TensorInfo
 from ..model.integrity import require_finite
@@ -69,26 +69,30 @@ class WeightLoader:
         info = self._info(name)
         return self._weights.mapped(self._file.blocks(info.name), info.shape, info.type)
 
-    def matrix(self, name: str) -> Tensor:
-        """A matrix [out, in] to multiply with, in the backend's placement for it."""
-        info = self._info(name)
-        return self._matrix(info.name, self._file.blocks(info.name), info.shape, info.type)
+    def matrix(self, name: str, type: GgmlType | None = None) -> Tensor:
+        """A matrix [out, in] to multiply with, in the backend's placement for it. type: to quantize it to."""
+        return self.stacked(name, type=type)[0]
 
-    def stacked(self, *names: str) -> list[Tensor]:
+    def stacked(self, *names: str, type: GgmlType | None = None) -> list[Tensor]:
         """Matrices [out, in] one below the other, for `stacked_linear`: neighbours of one type are one matrix, since a
-        large product takes less time than several small ones."""
-        infos = [self._info(name) for name in names]
+        large product takes less time than several small ones. type: to quantize all to."""
+        found = [(self._info(name), *self._blocks(name, type)) for name in names]
         stacked = []
-        for type, group in groupby(infos, key=lambda info: info.type):
-            alike = list(group)
-            blocks = [self._file.blocks(info.name) for info in alike]
-            shape = (sum(info.shape[0] for info in alike), alike[0].shape[1])
+        for found_type, group in groupby(found, key=lambda each: each[2]):
+            infos, blocks, _ = zip(*group, strict=True)
             whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-            stacked.append(self._matrix(alike[0].name, whole, shape, type))
+            shape = (sum(info.shape[0] for info in infos), infos[0].shape[1])
+            stacked.append(self._matrix(infos[0].name, whole, shape, found_type))
             if len(blocks) > 1:
-                for info in alike:
+                for info in infos:
                     self._file.release(info.name)
         return stacked
+
+    def _blocks(self, name: str, type: GgmlType | None) -> tuple[NDArray[np.uint8], GgmlType]:
+        info = self._file.info(self._prefix + name)
+        if type is None or type == info.type:
+            return self._file.blocks(info.name), info.type
+        return quantize_rows(self.values(name).astype(np.float32), type).reshape(-1), type
 
     def matrices(self, name: str) -> list[Tensor]:
         """A stack [n, out, in] as n matrices."""
@@ -102,12 +106,31 @@ class WeightLoader:
             self._file.release(name)
         return tensor
 
-    def conv(self, name: str, dtype: Any = None) -> Tensor:
+    def float_type(self, name: str) -> GgmlType:
+        """The type in which `values` gives this tensor: F16 where the file has F16, else F32."""
+        return GgmlType.F16 if self._file.info(self._prefix + name).type == GgmlType.F16 else GgmlType.F32
+
+    def conv(self, name: str, type: GgmlType | None = None) -> Tensor:
         """A convolution's kernel [out, in, k] as the matrix [out, k * in] that multiplies `causal_windows`."""
         kernel = self.values(name)
         out, width, k = kernel.shape
-        matrix, memory = self._weights.empty((out, k * width), dtype or kernel.dtype)
-        memory.reshape(out, k, width)[...] = kernel.transpose(0, 2, 1)
+
+        def fill(matrix: NDArray[Any]) -> None:
+            matrix.reshape(out, k, width)[...] = kernel.transpose(0, 2, 1)
+
+        return self._filled(name, (out, k * width), type or self.float_type(name), fill)
+
+    def _filled(self, name: str, shape: Shape, type: GgmlType, fill: Callable[[NDArray[Any]], None]) -> Tensor:
+        """A matrix of this type made from the tensor, of whose values it consists: `fill` writes them."""
+        if shape[1] % type.block_size:
+            type = self.float_type(name)
+        if type in (GgmlType.F32, GgmlType.F16):
+            matrix, memory = self._weights.empty(shape, numpy_type(type))
+            fill(memory)
+        else:
+            values = np.empty(shape, np.float32)
+            fill(values)
+            matrix = self._weights.matrix(quantize_rows(values, type).reshape(-1), shape, type)
         self._file.release(self._prefix + name)
         return matrix
 
@@ -120,7 +143,7 @@ class WeightLoader:
         self._file.release(self._prefix + name)
         return matrices
 
-    def transposed_conv(self, name: str, stride: int, dtype: Any) -> Tensor:
+    def transposed_conv(self, name: str, stride: int, type: GgmlType) -> Tensor:
         """A causal transposed convolution's kernel [in, out, k] as a matrix that multiplies the last k / stride rows.
 
         With k = n * stride, row t of the input reaches outputs t * stride .. t * stride + k - 1, of which the right end
@@ -130,16 +153,17 @@ class WeightLoader:
         kernel = self.values(name)
         width, out, k = kernel.shape
         n = k // stride
-        matrix, memory = self._weights.empty((stride * out, n * width), dtype)
-        target = memory.reshape(stride, out, n, width)
-        for start in range(0, width, _TRANSPOSED_AT_ONCE):
-            part = kernel[start : start + _TRANSPOSED_AT_ONCE]
-            if part.dtype == np.float32 and target.dtype == np.float16:
-                part = as_float16(part)
-            # a window's oldest row first
-            target[:, :, ::-1, start : start + len(part)] = part.reshape(-1, out, n, stride).transpose(3, 1, 2, 0)
-        self._file.release(self._prefix + name)
-        return matrix
+
+        def fill(matrix: NDArray[Any]) -> None:
+            target = matrix.reshape(stride, out, n, width)
+            for start in range(0, width, _TRANSPOSED_AT_ONCE):
+                part = kernel[start : start + _TRANSPOSED_AT_ONCE]
+                if part.dtype == np.float32 and target.dtype == np.float16:
+                    part = as_float16(part)
+                # a window's oldest row first
+                target[:, :, ::-1, start : start + len(part)] = part.reshape(-1, out, n, stride).transpose(3, 1, 2, 0)
+
+        return self._filled(name, (stride * out, n * width), type, fill)
 
     def tensors(self, name: str) -> list[Tensor]:
         """A stack [n, ...] as n tensors, mapped."""

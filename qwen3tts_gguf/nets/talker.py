@@ -47,7 +47,7 @@ __all__ = ["Talker", "TalkerBuffers", "TalkerOutput", "TalkerSequence"]
 Rows = NDArray[np.float32]
 
 _BATCH_STEP = 4  # positions that llama.cpp multiplies at once
-_SLICE_WORK = 17.6e9
+_SLICE_WORK = 17.8e9
 """Multiply-adds in one part of a prompt: 40 positions of the 0.6B, 12 of the 1.7B, 150 ms on two threads of a Zen 4."""
 _LONGEST_SLICE = 64
 
@@ -94,10 +94,14 @@ class Talker:
         """Rows of different sequences that may share a product."""
         self.slice_length = _slice_length(sum(prod(model.file.info(name).shape) for name in placed))
         """The most positions of a prompt that are computed at once."""
-        # What follows is little Python, so that the caller can go on meanwhile.
-        self._maker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talker")
-        loading: Future[Any] = self._maker.submit(load_model, model.file, model.config, placed)
+        # What follows is little Python, so that the caller can go on meanwhile. The thread must end with the loading:
+        # AMX weights are made by a team of OpenMP threads of its own, and while there are more of those than processors
+        # all teams sleep at every barrier (two threads took 42 ms per frame of the 0.6B, not 16).
+        loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talker-loader")
+        loading: Future[Any] = loader.submit(load_model, model.file, model.config, placed)
+        loader.shutdown(wait=False)
         self._loading: Future[Any] | None = loading
+        self._maker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talker-memory")
         n_batch, hidden, type = self.slice_length, model.config.hidden, kv_type(model)
 
         def new_context(n_streams: int, n_cells: int) -> Context:
@@ -182,6 +186,11 @@ class Talker:
             return TalkerOutput(hidden, logits, problem)
         return TalkerOutput(hidden, logits)
 
+    @property
+    def n_cells(self) -> int:
+        """Positions that there is memory for, open or idle."""
+        return self._memory.n_cells
+
     def use_threads(self, n_threads: int) -> None:
         """From the next positions on; results do not depend on it."""
         self._memory.use_threads(n_threads)
@@ -243,6 +252,17 @@ class TalkerSequence:
         positions = range(slot.n_positions, slot.n_positions + n)
         slot.context.decode(rows, positions, [slot.stream] * n, with_outputs=False)
         slot.n_positions += n
+
+    def forward(self, rows: Rows, n_shared: int = 0) -> TalkerOutput:
+        """rows [T, hidden], the whole prompt or what follows it -> the output at the last of them.
+
+        For one sequence by itself, which nobody else waits for. Raises BackendError.
+        """
+        parts = self._talker.slices(len(rows)) if self._slot else self.start(rows, n_shared)
+        for part in parts:
+            self.prefill(rows[part])
+        [out] = self._talker.step([(self, rows[-1])])
+        return out
 
     def close(self) -> None:
         """Closing twice does nothing."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import llama_cpp
@@ -21,7 +22,7 @@ from ..errors import BackendError
 from ..ggml.types import GgmlType
 from ..model.schema import CODEC_VOCABULARY
 
-__all__ = ["CELL_STEP", "MAX_STREAMS", "Context", "copy_sequence"]
+__all__ = ["CELL_STEP", "MAX_STREAMS", "Context", "copy_sequence", "return_freed_memory"]
 
 CELL_STEP = 256
 """llama.cpp rounds the cells of a stream up to a multiple of this, and the keys it looks at."""
@@ -114,6 +115,13 @@ class Context:
     def __del__(self) -> None:
         if hasattr(self, "_pointer"):
             self.close()
+
+
+def return_freed_memory() -> None:
+    """Hand what closed contexts have freed back to the system, where the C library (glibc) keeps it: buffers of up to
+    32 MB, which is half of a burst's memory for small models."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library; TypeError from ctypes.CDLL(None) on Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def copy_sequence(source: Context, stream: int, target: Context, target_stream: int, n_positions: int) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError
-from .talker_context import CELL_STEP, Context, copy_sequence
+from .talker_context import CELL_STEP, Context, copy_sequence, return_freed_memory
 
 __all__ = ["Slot", "TalkerMemory"]
 
@@ -234,6 +234,7 @@ class TalkerMemory:
             self._add(context)
             self._move(last, Slot(context, 0, _NOTHING))
         self._retire(used)
+        return_freed_memory()
         if not self._slots:
             self._order(self._size(1), 1)
 

@@ -21,13 +21,13 @@ class SpeechOptions:
     """How to speak. None stands for the model's own default (`TTS.defaults`)."""
 
     language: str | None = None
-    """A name or ISO code the model knows, or "auto"; None: the voice's own, else auto."""
+    """A name, ISO code or locale the model knows, or "auto"; None: the voice's own, else auto."""
     seed: int | None = None
     """Of all random choices; None draws one, which `Utterance.seed` tells."""
     greedy: bool = False
     """Take the likeliest code each time, in talker and predictor."""
     max_frames: int | None = None
-    """80 ms each, the budget: who needs more has failed. None: ten a text token, at least 75."""
+    """80 ms each, the budget: speech that needs more has failed. None: `frame_budget` of the text (runaway.py)."""
     retries: int = 2
     """How often `TTS.speak` retries with a new seed, made from the last one, when the model does not end the speech."""
     layout: Layout = "whole"
@@ -48,20 +48,20 @@ class SpeechOptions:
         for name in ("temperature", "sub_temperature", "repetition_penalty", "sub_repetition_penalty"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                hint = "; for the likeliest code each time use greedy" if "temperature" in name else ""
-                raise OptionError(f"{name} must be above 0, not {value}{hint}")
+                hint = "for the likeliest code each time use `greedy`" if "temperature" in name else ""
+                raise OptionError(f"`{name}` must be above 0, not {value}", hint=hint)
         for name in ("top_p", "sub_top_p"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise OptionError(f"{name} must be above 0 and at most 1, not {value}")
+                raise OptionError(f"`{name}` must be above 0 and at most 1, not {value}")
         for name in ("top_k", "sub_top_k", "seed", "retries"):
             value = getattr(self, name)
             if value is not None and value < 0:
-                raise OptionError(f"{name} must not be negative, not {value}")
+                raise OptionError(f"`{name}` must not be negative, not {value}")
         if self.layout not in get_args(Layout):
-            raise OptionError(f"layout must be one of {', '.join(get_args(Layout))}, not {self.layout}")
+            raise OptionError(f"`layout` must be one of {', '.join(get_args(Layout))}, not {self.layout}")
         if self.max_frames is not None and self.max_frames < 1:
-            raise OptionError(f"max_frames must be at least 1, not {self.max_frames}")
+            raise OptionError(f"`max_frames` must be at least 1, not {self.max_frames}")
 
     def sampling(self, defaults: GenerationDefaults) -> tuple[Sampling, Sampling]:
         """How the talker and the code predictor sample: as these options ask, otherwise as the file's defaults do."""

@@ -1,35 +1,35 @@
-"""Who may speak with which model: a voice, held against what the model is, becomes the rows of its prompt.
+"""Which voices a model can speak with: a voice is checked against the model and becomes the rows of its prompt.
 
     Base          the voice of a clip (in-context, speaker vector, or both), or the model's own choice
     CustomVoice   one of its presets; instructions too, but the 0.6B was not trained to follow them
     VoiceDesign   a description
 
-Whatever does not fit is an OptionError that says what this model can do instead; nothing asked for is ignored.
+Whatever does not fit is an OptionError that names what this model can do instead; nothing asked for is ignored.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import OptionError, QualityWarning
+from ..errors import Note, OptionError
 from ..model.files import ModelFiles
 from ..model.schema import MODEL_TYPES
-from ..model.vocabulary import AUTO, Vocabulary
+from ..model.vocabulary import AUTO, Speaker, Vocabulary
+from ..speech.text import clean_text
 from .encoder import codec_fingerprint, speaker_fingerprint
 from .voice import Voice
 
-__all__ = ["BASE", "CUSTOM_VOICE", "VOICE_DESIGN", "Casting", "Part"]
+__all__ = ["BASE", "CUSTOM_VOICE", "VOICE_DESIGN", "Compatibility", "ResolvedVoice"]
 
 BASE, CUSTOM_VOICE, VOICE_DESIGN = MODEL_TYPES
 
 _CAN = {
-    BASE: "it clones: give it --voice with a clip, or let it choose",
-    CUSTOM_VOICE: "it has presets: --speaker {speakers}",
-    VOICE_DESIGN: "it speaks as --instruct describes",
+    BASE: "it clones the voice of a clip (`Voice.from_audio`), or chooses a voice itself",
+    CUSTOM_VOICE: "it has presets (`Voice.preset`): {speakers}",
+    VOICE_DESIGN: "it speaks as a description says (`Voice.design`)",
 }
 _SMALL = "0b6"
 _SMALL_HIDDEN = 1024
@@ -37,7 +37,7 @@ _CHINESE = "chinese"
 
 
 @dataclass(frozen=True)
-class Part:
+class ResolvedVoice:
     """What the prompt takes of a voice."""
 
     language: int | None
@@ -49,9 +49,11 @@ class Part:
     instruct: str | None = None
     codes: NDArray[np.int32] | None = None
     transcript: str | None = None
+    notes: tuple[Note, ...] = ()
+    """What of the voice is left out, and why."""
 
 
-class Casting:
+class Compatibility:
     """What one model can be asked for."""
 
     def __init__(self, files: ModelFiles, vocabulary: Vocabulary) -> None:
@@ -63,8 +65,8 @@ class Casting:
         size = files.talker.model_size or (_SMALL if self._hidden <= _SMALL_HIDDEN else "")
         self.follows_instructions = self.kind == VOICE_DESIGN or (self.kind == CUSTOM_VOICE and size != _SMALL)
 
-    def part(self, voice: Voice | None, language: str | None) -> Part:
-        """Raises OptionError; warns with QualityWarning when only some of the voice can be used."""
+    def resolve(self, voice: Voice | None, language: str | None) -> ResolvedVoice:
+        """Check a voice against the model. None is the model's own voice. Raises OptionError."""
         voice = voice or Voice()
         name = language or voice.language or AUTO
         if voice.instruct is not None and not self.follows_instructions:
@@ -73,32 +75,43 @@ class Casting:
             raise self._refusal("has no preset speakers")
         if voice.is_clone and self.kind != BASE:
             raise self._refusal("cannot clone a voice")
+        instruct = None if voice.instruct is None else clean_text(voice.instruct)
         if self.kind == CUSTOM_VOICE:
-            return self._preset_part(voice, name)
+            return self._resolve_preset(voice.preset_name, name, instruct)
         token = self._vocabulary.language_id(name)
         if self.kind == VOICE_DESIGN:
-            if not voice.instruct or not voice.instruct.strip():
+            if not instruct:
                 raise self._refusal("needs a description of the voice")
-            return Part(token, instruct=voice.instruct)
+            return ResolvedVoice(token, instruct=instruct)
         speaker, codes = self._fitting_speaker(voice), self._fitting_codes(voice)
         if voice.is_clone and speaker is None and codes is None:
-            raise OptionError(f"this voice was made with another model ({self._misfit(voice)}): make it again")
-        self._warn_of_what_is_left_out(voice, speaker, codes)
-        return Part(token, speaker=speaker, codes=codes, transcript=voice.transcript if codes is not None else None)
+            raise OptionError(
+                f"this voice was made with another model ({self._misfit(voice)})",
+                hint="make it again from its clip with this model",
+            )
+        transcript = voice.transcript if codes is not None else None
+        notes = self._left_out(voice, speaker, codes)
+        return ResolvedVoice(token, speaker=speaker, codes=codes, transcript=transcript, notes=notes)
 
-    def _preset_part(self, voice: Voice, language: str) -> Part:
-        if voice.preset_name is None:
-            raise self._refusal("needs a speaker")
-        speakers = {name.lower(): speaker for name, speaker in self._vocabulary.speakers.items()}
-        preset = speakers.get(voice.preset_name.strip().lower())
-        if preset is None:
-            known = ", ".join(self._vocabulary.speakers)
-            raise OptionError(f"unknown speaker {voice.preset_name!r}; this model knows {known}")
+    def _resolve_preset(self, preset_name: str | None, language: str, instruct: str | None) -> ResolvedVoice:
+        preset = self._preset(preset_name)
         token = self._vocabulary.language_id(language)
         # A dialect speaker speaks the dialect where Chinese or nothing is asked for (official `generate`).
         if preset.dialect and token in (None, self._vocabulary.languages.get(_CHINESE)):
             token = self._vocabulary.languages[preset.dialect]
-        return Part(token, preset=preset.id, instruct=voice.instruct or None)  # empty is none (official wrapper)
+        return ResolvedVoice(token, preset=preset.id, instruct=instruct or None)  # empty is none (official wrapper)
+
+    def _preset(self, name: str | None) -> Speaker:
+        speakers = {known.lower(): speaker for known, speaker in self._vocabulary.speakers.items()}
+        if name is None:
+            if len(speakers) != 1:  # a fine-tuned model usually has one, and there is nothing to choose
+                raise self._refusal("needs a speaker")
+            return next(iter(speakers.values()))
+        preset = speakers.get(name.strip().lower())
+        if preset is None:
+            known = ", ".join(self._vocabulary.speakers)
+            raise OptionError(f"unknown speaker {name!r}; this model knows {known}")
+        return preset
 
     def _fitting_speaker(self, voice: Voice) -> NDArray[np.float32] | None:
         fits = voice.speaker is not None and voice.speaker.shape == (self._hidden,)
@@ -108,15 +121,15 @@ class Casting:
     def _fitting_codes(self, voice: Voice) -> NDArray[np.int32] | None:
         return voice.codes if not voice.codec or not self.codec or voice.codec == self.codec else None
 
-    def _warn_of_what_is_left_out(
+    def _left_out(
         self, voice: Voice, speaker: NDArray[np.float32] | None, codes: NDArray[np.int32] | None
-    ) -> None:
+    ) -> tuple[Note, ...]:
+        hint = "make the voice again from its clip with this model"
         if voice.speaker is not None and speaker is None:
-            message = "this voice's speaker vector is of another model and is left out; its codes are used"
-            warnings.warn(message, QualityWarning, stacklevel=4)
+            return (Note("the voice's speaker vector is of another model and is left out; its codes are used", hint),)
         if voice.codes is not None and codes is None:
-            message = "this voice's codes are of another codec and are left out; its speaker vector is used"
-            warnings.warn(message, QualityWarning, stacklevel=4)
+            return (Note("the voice's codes are of another codec and are left out; its speaker vector is used", hint),)
+        return ()
 
     def _misfit(self, voice: Voice) -> str:
         if voice.speaker is None:
@@ -126,8 +139,8 @@ class Casting:
         return "its speaker vector is of another speaker encoder"
 
     def _refusal(self, what: str) -> OptionError:
-        can = _CAN[self.kind].format(speakers=" | ".join(self._vocabulary.speakers))
-        return OptionError(f"this model ({self.kind}) {what}; {can}")
+        can = _CAN[self.kind].format(speakers=", ".join(self._vocabulary.speakers))
+        return OptionError(f"this model ({self.kind}) {what}", hint=can)
 
 
 def _guessed_kind(files: ModelFiles, vocabulary: Vocabulary) -> str:

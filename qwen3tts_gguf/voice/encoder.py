@@ -1,4 +1,4 @@
-"""Makes voices of reference clips: the speaker encoder and the codec encoder, and whose work a voice is."""
+"""Makes voices from reference clips with the speaker encoder and the codec encoder; fingerprints of both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from ..model.schema import SAMPLE_RATE_HZ
 from ..nets.codec_encoder import CodecEncoder
 from ..nets.mel import log_mel
 from ..nets.speaker_encoder import SpeakerEncoder
-from .clip import MAX_REFERENCE_SECONDS, REFERENCE_PAD_SECONDS, SILENCE, check_fit, check_level, windowed
+from ..speech.text import clean_text
+from .clip import (
+    MAX_REFERENCE_SECONDS,
+    REFERENCE_PAD_SECONDS,
+    SILENCE,
+    fit_notes,
+    level_notes,
+    windowed,
+    without_silent_edges,
+)
 from .voice import Voice
 
 __all__ = ["VoiceEncoder", "codec_fingerprint", "speaker_fingerprint"]
@@ -48,7 +57,7 @@ class VoiceEncoder:
         transcript: str | None = None,
         pad_seconds: float = REFERENCE_PAD_SECONDS,
     ) -> Voice:
-        """samples [n] at 24 kHz -> Voice. Raises AudioError, OptionError; warns of what will not sound well."""
+        """samples [n] at 24 kHz -> Voice, with notes on what may not sound well. Raises AudioError, OptionError."""
         if samples.ndim != 1:
             raise AudioError(f"the reference must be one channel of samples [n], not {list(samples.shape)}")
         if problem := sample_problem(samples):
@@ -57,11 +66,12 @@ class VoiceEncoder:
             raise AudioError("the reference is silent")
         if not 0 <= pad_seconds <= MAX_REFERENCE_SECONDS:
             raise OptionError(f"pad_seconds must lie in 0..{MAX_REFERENCE_SECONDS:.0f}, not {pad_seconds}")
-        transcript = transcript.strip() if transcript else None
-        samples, transcript = windowed(samples, SAMPLE_RATE_HZ, transcript)
-        check_level(samples)
+        transcript = clean_text(transcript) if transcript else None
+        samples = without_silent_edges(samples, SAMPLE_RATE_HZ)
+        samples, transcript, notes = windowed(samples, SAMPLE_RATE_HZ, transcript)
+        notes += level_notes(samples, SAMPLE_RATE_HZ)
         if transcript:
-            check_fit(len(samples) / SAMPLE_RATE_HZ, transcript)
+            notes += fit_notes(len(samples) / SAMPLE_RATE_HZ, transcript)
         padded = np.pad(samples, (0, round(pad_seconds * SAMPLE_RATE_HZ)))
         return Voice(
             speaker=self.speaker_vector(samples),
@@ -69,14 +79,16 @@ class VoiceEncoder:
             transcript=transcript,
             codec=codec_fingerprint(self._model) if transcript else "",
             speaker_encoder=speaker_fingerprint(self._model),
+            notes=notes,
         )
 
     def encode_codes(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
         """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises OptionError without a codec encoder."""
         if self._model.encoder is None:
             raise OptionError(
-                f"{self._model.file.path.name} has no codec encoder, as llama.cpp's converter writes it: convert the "
-                "checkpoint with qwen3tts convert; cloning without a transcript needs none"
+                f"{self._model.file.path.name} has no codec encoder: llama.cpp's converter leaves it out",
+                hint="convert the checkpoint with qwen3tts convert, or clone without a transcript "
+                "(`Voice.without_codes`), which needs none",
             )
         return self._thread.submit(self._encode_codes, samples).result()
 
@@ -89,8 +101,9 @@ class VoiceEncoder:
         """samples [n] at 24 kHz -> [hidden], without any check of the clip. Raises OptionError without an encoder."""
         if self._model.speaker_encoder is None:
             raise OptionError(
-                "this model cannot clone: it has no speaker encoder; use a Base model, or speak with a preset "
-                "(--speaker) of a CustomVoice model, or a description (--instruct) for a VoiceDesign model"
+                "this model cannot clone: it has no speaker encoder",
+                hint="use a Base model, or speak with a preset (`Voice.preset`) of a CustomVoice model, or with a "
+                "description (`Voice.design`) for a VoiceDesign model",
             )
         mel = log_mel(samples, self._model.speaker_encoder.n_mels)
         return self._thread.submit(self._encode_mel, mel).result()

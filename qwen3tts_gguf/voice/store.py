@@ -18,16 +18,21 @@ _NAME = re.compile(r"[\w][\w .-]{0,63}")
 _MAX_NAME_BYTES = 200  # of the 255 that file systems take, with the suffix and that of an unfinished file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class VoiceStore:
     """A folder of voices. Names are letters, digits, spaces, `.`, `-` and `_`, so that none can leave the folder."""
 
     folder: Path
 
+    def __init__(self, folder: str | Path) -> None:
+        object.__setattr__(self, "folder", Path(folder))
+
     def path(self, name: str) -> Path:
         """Raises VoiceError for what cannot be a name."""
         if not _is_name(name):
-            raise VoiceError(f"{name!r} cannot be a voice's name: letters, digits, spaces, . - _, at most 64")
+            raise VoiceError(
+                f"{name!r} cannot be a voice's name", hint="take letters, digits, spaces, . - and _, at most 64"
+            )
         return self.folder / f"{name}{SUFFIX}"
 
     def names(self) -> list[str]:
@@ -50,7 +55,9 @@ class VoiceStore:
         """The path for a new voice of that name. Raises VoiceError when there is one already."""
         path = self.path(name)
         if path.exists() and not overwrite:
-            raise VoiceError(f"there is a voice named {name!r} already; delete it first, or say --force")
+            raise VoiceError(
+                f"there is a voice named {name!r} already", hint="take another name, delete it first, or `overwrite` it"
+            )
         return path
 
     def delete(self, name: str) -> None:

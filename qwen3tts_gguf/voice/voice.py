@@ -8,16 +8,17 @@ with the same codec. `VoiceEncoder` makes both, and is the only one that needs t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import origin, read_audio, resample
-from ..errors import AudioError, OptionError
-from .clip import REFERENCE_PAD_SECONDS, windowed
+from ..audio import read_clip, resample
+from ..errors import AudioError, Note, OptionError
+from ..speech.text import clean_text
+from .clip import REFERENCE_PAD_SECONDS, rate_notes, windowed
 from .file import read_voice_file, write_voice_file
 
 __all__ = ["Voice"]
@@ -58,6 +59,8 @@ class Voice:
     """Of the clip's file, or of the samples given."""
     clip_rate_hz: int = 0
     """The clip's own sample rate."""
+    notes: tuple[Note, ...] = field(default=(), compare=False)
+    """What about the clip or its transcript could be better; not saved."""
 
     @classmethod
     def from_audio(
@@ -76,25 +79,26 @@ class Voice:
         """
         if isinstance(audio, np.ndarray):
             if rate_hz is None:
-                raise OptionError("samples need their sample rate: pass rate_hz")
-            samples = resample(audio.astype(np.float32), rate_hz)
+                raise OptionError("samples need their sample rate", hint="pass `rate_hz`")
+            samples, notes = resample(audio.astype(np.float32), rate_hz), rate_notes(rate_hz)
             sha256 = hashlib.sha256(audio.tobytes()).hexdigest()
         else:
-            samples = read_audio(Path(audio))
-            rate_hz, sha256 = origin(Path(audio))
+            clip = read_clip(Path(audio))
+            samples, rate_hz, sha256 = clip.samples, clip.rate_hz, clip.sha256
+            notes = clip.notes + rate_notes(rate_hz)
         voice = tts.voice_encoder.encode(samples, transcript=transcript, pad_seconds=pad_seconds)
-        return replace(voice, clip_rate_hz=rate_hz, clip_sha256=sha256)
+        return replace(voice, clip_rate_hz=rate_hz, clip_sha256=sha256, notes=notes + voice.notes)
 
     @classmethod
     def from_speech(cls, codes: NDArray[np.int32], text: str, codec: str) -> Voice:
         """The voice of a speech just made, as a designed one, for in-context cloning with a Base model.
 
-        codes, text: what was said, `Utterance.codes`, and from what. codec: `TTS.codec_fingerprint`.
+        codes, text: `Utterance.codes`, and the text they speak. codec: `TTS.codec_fingerprint`. Raises AudioError.
         """
         if not len(codes):
-            raise AudioError("nothing was said that could be kept as a voice")
-        codes, transcript = windowed(codes, _FRAME_RATE_HZ, text.strip())
-        return cls(codes=codes, transcript=transcript, codec=codec)
+            raise AudioError("the speech has no frames: it cannot be saved as a voice")
+        codes, transcript, notes = windowed(codes, _FRAME_RATE_HZ, clean_text(text))
+        return cls(codes=codes, transcript=transcript, codec=codec, notes=notes)
 
     @classmethod
     def preset(cls, name: str, *, instruct: str | None = None) -> Voice:

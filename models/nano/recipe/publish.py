@@ -3,6 +3,7 @@
 voices/NAME.flac, NAME.txt   one clip a voice, of the corpus' own speech
 held_out.json                sentences nobody trained on, each with a voice and how long espeak-ng takes over it
 judge.npz                    see judge.py
+words.txt                    all words it is trained on
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from codec import Corpus
+from domain import WORDS
 from judge import VoiceJudge
 from settings import FRAME, RATE, SEED, VOICES
 
@@ -44,6 +46,7 @@ def main() -> None:
         (folder / f"{voice}.txt").write_text(clip["text"] + "\n")
     held = [dict(text=i["text"], voice=i["voice"], seconds=i["samples"] // FRAME * FRAME / RATE) for i in corpus.held]
     (NANO / "held_out.json").write_text("[\n" + ",\n".join(json.dumps(h) for h in held) + "\n]\n")
+    (NANO / "words.txt").write_text("\n".join(WORDS) + "\n")
     speech = {v: [corpus.speech(i).numpy() for i in items[-_JUDGED:]] for v, items in of_voice.items()}
     judge = VoiceJudge.fitted(speech)
     judge.save(NANO / "judge.npz")

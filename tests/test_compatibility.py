@@ -16,8 +16,8 @@ import tiny
 from conftest import beginning
 
 from qwen3tts_convert import ConvertedPair, convert
-from qwen3tts_gguf import TTS, OptionError, QualityWarning, SpeechOptions, Voice
-from qwen3tts_gguf.voice.compatibility import Casting, Part
+from qwen3tts_gguf import TTS, OptionError, SpeechOptions, Voice
+from qwen3tts_gguf.voice.compatibility import Compatibility, ResolvedVoice
 
 Pair = Callable[..., ConvertedPair]
 WORDS = "The light came on again."
@@ -66,16 +66,16 @@ def voices(model: Callable[[str], TTS]) -> dict[str, Voice]:
     }
 
 
-def part(tts: TTS, voice: Voice | None, language: str | None = None) -> Part:
-    casting: Casting = tts._casting
-    return casting.part(voice, language)
+def resolved(tts: TTS, voice: Voice | None, language: str | None = None) -> ResolvedVoice:
+    compatibility: Compatibility = tts._compatibility
+    return compatibility.resolve(voice, language)
 
 
 # -- model kind x voice kind -------------------------------------------------------------------------------------------
 
-CLONES = r"\(base\) {}; it clones: give it --voice with a clip"
-PRESETS = r"\(custom_voice\) {}; it has presets: --speaker serena | vivian"
-DESCRIBES = r"\(voice_design\) {}; it speaks as --instruct describes"
+CLONES = r"\(base\) {}: it clones the voice of a clip"
+PRESETS = r"\(custom_voice\) {}: it has presets \(`Voice.preset`\): serena, vivian"
+DESCRIBES = r"\(voice_design\) {}: it speaks as a description says"
 NO_PRESETS, NO_CLONES, NO_INSTRUCT = "has no preset speakers", "cannot clone a voice", "cannot follow instructions"
 USED: dict[str, set[str]] = {  # what of the voice is in the prompt
     "base / none": set(),
@@ -90,7 +90,7 @@ USED: dict[str, set[str]] = {  # what of the voice is in the prompt
     "custom 1.7B / preset and instruct": {"preset", "instruct"},
     "design / description": {"instruct"},
 }
-WARNED = {
+IN_PART = {
     "base / clone 1.7B": {"codes", "transcript"},
     "base 1.7B / clone": {"codes", "transcript"},
 }
@@ -123,29 +123,32 @@ REFUSED = {
 }
 
 
-def used(part: Part) -> set[str]:
+def used(part: ResolvedVoice) -> set[str]:
     names = ("speaker", "preset", "instruct", "codes", "transcript")
     return {name for name in names if getattr(part, name) is not None}
 
 
 @pytest.mark.parametrize("case", USED)
-def test_a_voice_that_fits_is_used_whole(
-    model: Callable[[str], TTS], voices: dict[str, Voice], recwarn: pytest.WarningsRecorder, case: str
-) -> None:
+def test_a_voice_that_fits_is_used_whole(model: Callable[[str], TTS], voices: dict[str, Voice], case: str) -> None:
     tts, voice = model(case.split(" / ")[0]), voices[case.split(" / ")[1]]
-    assert used(part(tts, voice)) == USED[case] and not recwarn.list
+    found = resolved(tts, voice)
+    assert used(found) == USED[case] and not found.notes
     assert len(beginning(tts, "Hello.", voice, SpeechOptions(max_frames=1))) == 1920
 
 
-@pytest.mark.parametrize("case", WARNED)
-def test_a_voice_that_fits_in_part_warns_and_the_part_is_used(
+@pytest.mark.parametrize("case", IN_PART)
+def test_a_voice_that_fits_in_part_is_used_in_part_and_noted(
     model: Callable[[str], TTS], voices: dict[str, Voice], case: str
 ) -> None:
     tts, voice = model(case.split(" / ")[0]), voices[case.split(" / ")[1]]
-    with pytest.warns(QualityWarning, match="speaker vector is of another model and is left out; its codes are used"):
-        assert used(part(tts, voice)) == WARNED[case]
-    with pytest.warns(QualityWarning):
-        speech = beginning(tts, "Hello.", voice, SpeechOptions(max_frames=2, seed=1))
+    found = resolved(tts, voice)
+    assert used(found) == IN_PART[case]
+    (note,) = found.notes
+    assert "speaker vector is of another model and is left out; its codes are used" in note.message
+    with tts.utter("Hello.", voice, SpeechOptions(max_frames=2, seed=1)) as utterance:
+        assert note in utterance.notes
+        utterance.finish()
+    speech = utterance.samples
     codes_only = replace(voice, speaker=None)
     assert np.array_equal(speech, beginning(tts, "Hello.", codes_only, SpeechOptions(max_frames=2, seed=1)))
 
@@ -160,11 +163,10 @@ def test_a_voice_that_does_not_fit_is_refused_with_what_does(
     assert "\n" not in str(caught.value)
 
 
-def test_codes_of_another_codec_are_left_out_with_a_warning(
-    model: Callable[[str], TTS], voices: dict[str, Voice]
-) -> None:
-    with pytest.warns(QualityWarning, match="codes are of another codec and are left out; its speaker vector is used"):
-        assert used(part(model("base"), replace(voices["clone"], codec="another"))) == {"speaker"}
+def test_codes_of_another_codec_are_left_out_and_noted(model: Callable[[str], TTS], voices: dict[str, Voice]) -> None:
+    found = resolved(model("base"), replace(voices["clone"], codec="another"))
+    assert used(found) == {"speaker"}
+    assert "codes are of another codec and are left out; its speaker vector is used" in found.notes[0].message
 
 
 @pytest.mark.parametrize(
@@ -179,30 +181,30 @@ def test_a_voice_of_which_nothing_fits_is_refused_with_the_reason(
     model: Callable[[str], TTS], voices: dict[str, Voice], kind: str, changes: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(OptionError, match=f"made with another model .*{reason}.*: make it again"):
-        part(model("base"), replace(voices[kind], **changes))
+        resolved(model("base"), replace(voices[kind], **changes))
 
 
 def test_voices_of_unknown_origin_are_taken_by_their_shape(
     model: Callable[[str], TTS], voices: dict[str, Voice]
 ) -> None:
     unknown = replace(voices["clone"], codec="", speaker_encoder="")
-    assert used(part(model("base"), unknown)) == {"speaker", "codes", "transcript"}
+    assert used(resolved(model("base"), unknown)) == {"speaker", "codes", "transcript"}
 
 
 def test_a_base_model_may_choose_its_own_voice(model: Callable[[str], TTS]) -> None:
-    assert used(part(model("base"), None)) == set()
+    assert used(resolved(model("base"), None)) == set()
 
 
 @pytest.mark.parametrize("description", ["", " \n"])
 def test_an_empty_description_describes_nothing(model: Callable[[str], TTS], description: str) -> None:
     with pytest.raises(OptionError, match="needs a description"):
-        part(model("design"), Voice.design(description))
+        resolved(model("design"), Voice.design(description))
 
 
 def test_an_empty_instruction_is_none(model: Callable[[str], TTS]) -> None:
     """As in the official `generate_custom_voice`."""
     tts, options = model("custom 1.7B"), SpeechOptions(seed=1, max_frames=2)
-    assert part(tts, Voice.preset("vivian", instruct="")).instruct is None
+    assert resolved(tts, Voice.preset("vivian", instruct="")).instruct is None
     voices = [Voice.preset("vivian", instruct=each) for each in (None, "", "Slowly.")]
     speeches = [beginning(tts, "Hello.", voice, options) for voice in voices]
     assert np.array_equal(speeches[0], speeches[1]) and not np.array_equal(speeches[0], speeches[2])
@@ -215,13 +217,13 @@ def test_an_empty_instruction_is_none(model: Callable[[str], TTS]) -> None:
 def test_a_speaker_is_known_in_any_case(model: Callable[[str], TTS], name: str) -> None:
     tts = model("custom 0.6B")
     expected = tts.vocabulary.speakers["vivian"].id
-    assert part(tts, Voice.preset(name)).preset == part(tts, Voice(preset_name=name)).preset == expected
+    assert resolved(tts, Voice.preset(name)).preset == resolved(tts, Voice(preset_name=name)).preset == expected
 
 
 def test_an_unknown_speaker_is_refused_with_those_there_are(model: Callable[[str], TTS]) -> None:
     tts = model("custom 0.6B")
     with pytest.raises(OptionError, match=r"unknown speaker 'nobody'; this model knows serena, vivian, .*dylan"):
-        part(tts, Voice.preset("Nobody"))
+        resolved(tts, Voice.preset("Nobody"))
     assert len(tts.vocabulary.speakers) == 9
 
 
@@ -249,12 +251,12 @@ def test_dialect_speakers_override_chinese_and_auto_only(
 ) -> None:
     tts = model("custom 0.6B")
     expected = tts.vocabulary.languages[spoken] if spoken else None
-    assert part(tts, Voice.preset(speaker), language).language == expected
+    assert resolved(tts, Voice.preset(speaker), language).language == expected
 
 
 def test_a_dialect_cannot_be_asked_for_by_itself(model: Callable[[str], TTS]) -> None:
     with pytest.raises(OptionError, match="unknown language 'beijing_dialect'"):
-        part(model("custom 0.6B"), Voice.preset("vivian"), "beijing_dialect")
+        resolved(model("custom 0.6B"), Voice.preset("vivian"), "beijing_dialect")
 
 
 @pytest.mark.parametrize(
@@ -281,7 +283,7 @@ def test_the_language_asked_for_wins_over_the_voices_own(
 ) -> None:
     tts = model(name)
     expected = tts.vocabulary.languages[spoken] if spoken else None
-    assert part(tts, replace(voices[kind], language=own), asked).language == expected
+    assert resolved(tts, replace(voices[kind], language=own), asked).language == expected
 
 
 def test_the_language_reaches_the_speech(model: Callable[[str], TTS], voices: dict[str, Voice]) -> None:
@@ -296,7 +298,7 @@ def test_the_language_reaches_the_speech(model: Callable[[str], TTS], voices: di
 
 def test_a_voices_unknown_language_is_refused(model: Callable[[str], TTS], voices: dict[str, Voice]) -> None:
     with pytest.raises(OptionError, match="unknown language 'klingon'; this model knows auto, chinese, english"):
-        part(model("base"), replace(voices["vector"], language="klingon"))
+        resolved(model("base"), replace(voices["vector"], language="klingon"))
 
 
 # -- fine-tuned checkpoints --------------------------------------------------------------------------------------------
@@ -321,19 +323,22 @@ def fine_tuned(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPat
 def test_a_fine_tuned_model_speaks_as_its_new_speaker(fine_tuned: Callable[..., TTS], name: str) -> None:
     tts = fine_tuned(name, {name: False})
     assert (tts.kind, list(tts.vocabulary.speakers)) == ("custom_voice", [name])
-    assert part(tts, Voice.preset("MY_VOICE"), "zh").preset == 3000
+    assert resolved(tts, Voice.preset("MY_VOICE"), "zh").preset == 3000
     with tts.utter("Hello.", Voice.preset(name), SpeechOptions(language="english", max_frames=2)) as utterance:
         assert len(list(utterance)) == 2
         prompt = utterance._prompt.embeddings
     row = tts._talker.embed_codec([3000])[0] + tts._prompts._tts_pad
     assert np.abs(prompt - row).max(axis=1).min() < 1e-6
     with pytest.raises(OptionError, match=re.escape(f"unknown speaker 'vivian'; this model knows {name}")):
-        part(tts, Voice.preset("vivian"))
-    with pytest.raises(OptionError, match=f"needs a speaker; it has presets: --speaker {name}"):
-        part(tts, None)
+        resolved(tts, Voice.preset("vivian"))
+    assert resolved(tts, None).preset == 3000  # the only one there is
 
 
 def test_a_fine_tuned_speaker_may_have_a_dialect(fine_tuned: Callable[..., TTS]) -> None:
     tts = fine_tuned("my_voice", {"my_voice": "sichuan_dialect"})
     dialect = tts.vocabulary.languages["sichuan_dialect"]
-    assert part(tts, Voice.preset("my_voice")).language == part(tts, Voice.preset("my_voice"), "zh").language == dialect
+    assert (
+        resolved(tts, Voice.preset("my_voice")).language
+        == resolved(tts, Voice.preset("my_voice"), "zh").language
+        == dialect
+    )

@@ -1,0 +1,122 @@
+"""The options that choose a voice, and the voice they choose: a clip, or a voice that was saved."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import OptionError, TextError
+from .console import VoicesOption, print_notes, printable, read_text, stderr, voices_folder
+
+if TYPE_CHECKING:
+    from ..tts import TTS
+    from ..voice.voice import Voice
+
+__all__ = ["ClipOptions", "VoiceOptions"]
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """What is known about a clip, and what of it is used."""
+
+    ref_text: Annotated[
+        str | None, typer.Option(help="What the clip says; then it is cloned in context, which sounds closer.")
+    ] = None
+    ref_text_file: Annotated[
+        Path | None, typer.Option(help="The same from a file. Default: a .txt beside the clip, if there is one.")
+    ] = None
+    x_vector_only: Annotated[
+        bool, typer.Option("--x-vector-only", help="Clone by the speaker vector alone, without a transcript.")
+    ] = False
+    ref_pad: Annotated[
+        float | None, typer.Option(min=0, max=5, help="Seconds of silence after the clip in its codes. Default: 0.5.")
+    ] = None
+
+    def voice(self, clip: Path, tts: TTS, quiet: bool) -> Voice:
+        """The voice of a clip. Raises AudioError, TextError, OptionError."""
+        from ..voice.clip import REFERENCE_PAD_SECONDS
+        from ..voice.voice import Voice
+
+        transcript = self._transcript(clip)
+        if transcript is None and self.ref_pad is not None:
+            raise OptionError("--ref-pad is for a clip's codes, which need a transcript", hint="give --ref-text too")
+        pad_seconds = REFERENCE_PAD_SECONDS if self.ref_pad is None else self.ref_pad
+        voice = Voice.from_audio(clip, tts, transcript=transcript, pad_seconds=pad_seconds)
+        if voice.transcript and self.ref_text is None and self.ref_text_file is None and not quiet:
+            stderr.print(f"transcript: {printable(str(_beside(clip)))}", soft_wrap=True, markup=False)
+        print_notes(voice.notes)
+        if transcript is None and not self.x_vector_only and not quiet:
+            stderr.print("hint: with --ref-text and the words said in the clip, the voice comes closer", soft_wrap=True)
+        return voice
+
+    def _transcript(self, clip: Path) -> str | None:
+        """As given, or from the file beside the clip. Raises TextError, OptionError."""
+        if self.x_vector_only:
+            if self.ref_text is not None or self.ref_text_file is not None:
+                raise OptionError("--x-vector-only leaves the transcript out: give one or the other")
+            return None
+        if self.ref_text is not None and self.ref_text_file is not None:
+            raise OptionError("--ref-text and --ref-text-file say the same thing: give one")
+        if self.ref_text is None and self.ref_text_file is None:
+            return _transcript_beside(clip)
+        transcript = read_text(self.ref_text_file) if self.ref_text_file is not None else self.ref_text
+        if not transcript or not transcript.strip():
+            raise TextError("the transcript of the clip is empty", hint="use --x-vector-only to clone without one")
+        return transcript
+
+
+@dataclass(frozen=True)
+class VoiceOptions:
+    """Who speaks."""
+
+    voice: Annotated[str | None, typer.Option(help="A clip to speak like, or the name of a saved voice.")] = None
+    clip: ClipOptions = field(default_factory=ClipOptions)
+    voices: VoicesOption = None
+
+    def chosen(self, tts: TTS, quiet: bool) -> Voice | None:
+        """The voice of the clip or of that name; None if no voice was asked for. Prints its notes. Raises Error."""
+        if self.voice is None:
+            if self.clip != ClipOptions():
+                raise OptionError(
+                    "--ref-text, --ref-text-file, --ref-pad and --x-vector-only belong to a clip",
+                    hint="name it with --voice",
+                )
+            return None
+        from ..voice.store import VoiceStore
+
+        store, path = VoiceStore(voices_folder(self.voices)), Path(self.voice)
+        looks_like_clip = path.suffix or path.parent != Path()
+        if os.path.isfile(path) or (looks_like_clip and self.voice not in store.names()):
+            return self.clip.voice(path, tts, quiet)
+        saved = store.load(self.voice)
+        if self.clip != ClipOptions(x_vector_only=self.clip.x_vector_only):
+            message = f"{self.voice!r} is a saved voice: --ref-text, --ref-text-file and --ref-pad are for clips"
+            raise OptionError(message)
+        if self.clip.x_vector_only and saved.speaker is None:
+            raise OptionError(f"the saved voice {self.voice!r} has no speaker vector", hint="leave out --x-vector-only")
+        return saved.without_codes() if self.clip.x_vector_only else saved
+
+
+def _beside(clip: Path) -> Path:
+    return clip.with_suffix(".txt")
+
+
+def _transcript_beside(clip: Path) -> str | None:
+    """Of a .txt of the clip's name, if there is one. It was not asked for, so what is wrong with it is a warning."""
+    beside = _beside(clip)
+    if beside == clip or not beside.is_file():
+        return None
+    try:
+        transcript = read_text(beside)
+    except TextError as error:
+        stderr.print(f"warning: {printable(str(error))}; the clip is cloned without it", soft_wrap=True, markup=False)
+        return None
+    if not transcript.strip():
+        message = f"warning: {printable(str(beside))}: it is empty; the clip is cloned without a transcript"
+        stderr.print(message, soft_wrap=True, markup=False)
+        return None
+    return transcript

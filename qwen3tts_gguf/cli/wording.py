@@ -1,0 +1,30 @@
+"""The library's words in those of the command line: `name` in backticks is a parameter there and a flag here."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["in_flags"]
+
+FLAGS = {
+    "Voice.from_audio": "--voice",
+    "Voice.preset": "--speaker",
+    "Voice.design": "--instruct",
+    "Voice.without_codes": "--x-vector-only",
+    "check_memory": "--force",
+    "overwrite": "--force",
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in (
+            "codec_type", "greedy", "language", "layout", "max_frames", "mmproj", "name", "repetition_penalty",
+            "retries", "seed", "sub_repetition_penalty", "sub_temperature", "sub_top_k", "sub_top_p", "temperature",
+            "top_k", "top_p", "type",
+        )
+    },
+}  # fmt: skip
+_NAME = re.compile(r"`([\w.]+)`")
+
+
+def in_flags(text: str) -> str:
+    """A message of the library with flags instead of its parameters."""
+    return _NAME.sub(lambda found: FLAGS.get(found[1], found[0]), text)
