@@ -50,6 +50,7 @@ def test_the_report_is_plain_data_and_all_there(report: Report) -> None:
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report) == {
         "format", "runtime", "model", "voice", "layout", "threads", "side_by_side", "machine", "versions", "frames",
+        "plan", "amx_lost", "notes",
         "audio_seconds", "load_seconds", "voice_seconds", "prefill", "work_seconds", "rtf", "streamed", "frame_ms",
         "first_audio", "peak_rss_gb", "long_run",
     }  # fmt: skip
@@ -181,7 +182,7 @@ def test_bench_prints_the_command_that_gives_lost_amx_back(
     ("setting", "plan", "message"),
     [
         ("maybe", "", "amx is one of auto, on, rows, off, not 'maybe'"),
-        ("auto", "color=red", "has no entry 'color=red'"),
+        ("auto", "color=red", "a plan has no entry 'color=red'"),
     ],
 )
 def test_bench_refuses_a_plan_that_does_not_exist(

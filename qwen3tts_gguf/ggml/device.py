@@ -207,7 +207,7 @@ def _aligned(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     room = np.empty(blocks.nbytes + _ALIGNMENT, np.uint8)
     start = -room.ctypes.data % _ALIGNMENT
     copy = room[start : start + blocks.nbytes]
-    copy[:] = blocks
+    copy[:] = blocks.reshape(-1)
     return copy
 
 

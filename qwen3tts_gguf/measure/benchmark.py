@@ -66,9 +66,9 @@ def measure(
 
     -> format (of this report), runtime, model {name, kind, files, bytes, types}, voice {kind, reference_frames},
     layout, threads, side_by_side (threads of talker and predictor, and of the codec beside them; None where they take
-    turns), machine {cpu, cores, memory_gb, system, features}, plan (engine/plan.py, in words), amx_lost (the CPU has AMX,
-    and this build cannot fully use it), notes (what could not be found out about the machine), versions, frames, audio_seconds, load_seconds,
-    voice_seconds, prefill {positions, kept, ms} (kept: known from speeches before), work_seconds (one utterance, from
+    turns), machine {cpu, cores, memory_gb, system, features}, plan (engine/plan.py, in words), amx_lost (the CPU has
+    AMX, and this build cannot fully use it), notes (what could not be found out about the machine), versions, frames,
+    audio_seconds, load_seconds, voice_seconds, prefill {positions, kept, ms} (kept: known from speeches before), work_seconds (one utterance, from
     text to last sample, as `TTS.speak` does it), rtf (work_seconds / audio_seconds), streamed {work_seconds, rtf} (the
     same, frame by frame), frame_ms of that {talker, predictor, codec, other, whole: {median, p10, p90, mean}},
     first_audio {warm_ms, warm_all_ms, from_start_seconds, start}, peak_rss_gb (None where unknown), long_run
