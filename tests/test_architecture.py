@@ -30,6 +30,7 @@ ROWS = (
     "qwen3tts_gguf.tts",
     "qwen3tts_gguf.engine.utterance  qwen3tts_gguf.engine.forced",
     "qwen3tts_gguf.engine.engine",
+    "qwen3tts_gguf.engine.codec_stage",
     "qwen3tts_gguf.engine.lane  qwen3tts_gguf.engine.plan",
     "qwen3tts_gguf.engine.mailbox  qwen3tts_gguf.engine.threads",
     "qwen3tts_gguf.engine",
