@@ -7,13 +7,13 @@
     x = g.input(2, 4)                                  # [rows, in]
     y = g.output(g.linear(w, x))                       # [rows, out]
     g.allocate()
-    g.array(x)[:] = 1
+    g.set(x, 1)
     g.compute()
-    g.array(y)                                         # a view of the result, valid until the next compute
+    g.get(y)                                           # a copy of the result
 
 Shapes run from the slowest dimension to the fastest, as in NumPy; only this file knows ggml's `ne` and `nb`, which run
 the other way. A graph is built once and computed many times. Its inputs keep their value between computations, so a
-constant one is set once and a state can be read and written through `Graph.array`.
+constant one is set once.
 
 ggml aborts the process when shapes do not fit, so each operation asserts what it needs.
 """
@@ -106,14 +106,14 @@ class Graph:
 
     def set(self, x: Tensor, values: Any) -> None:
         """Give an input its value: an array of its shape, or anything NumPy can broadcast to it."""
-        self.array(x)[...] = values
+        self.host_array(x)[...] = values
 
     def get(self, x: Tensor) -> NDArray[Any]:
         """A copy of the value of an input or output."""
-        return np.array(self.array(x))
+        return np.array(self.host_array(x))
 
-    def array(self, x: Tensor) -> NDArray[Any]:
-        """The memory of an input or output as an array of its shape."""
+    def host_array(self, x: Tensor) -> NDArray[Any]:
+        """The memory of a tensor itself, as an array of its shape: for functions of `custom`, on the CPU only."""
         if (known := self._arrays.get(x.pointer)) is not None:
             return known
         data = x.struct.data
@@ -396,7 +396,7 @@ class Graph:
         what must be ready before; the function reads it through `array`."""
 
         def call(target: int, task: int, tasks: int, _user_data: int) -> None:
-            function(self.array(Tensor(target, shape)), task, tasks)
+            function(self.host_array(Tensor(target, shape)), task, tasks)
 
         callback = api.CustomOp(call)
         self._callbacks.append(callback)
