@@ -39,7 +39,7 @@ ROWS = (
     "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
     "qwen3tts_gguf.nets.codec_graphs",
     "qwen3tts_gguf.nets.codec_state  qwen3tts_gguf.nets.codec_weights",
-    "qwen3tts_gguf.nets.causal",
+    "qwen3tts_gguf.nets.causal  qwen3tts_gguf.nets.codec_layout",
     "qwen3tts_gguf.nets.layers",
     "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
