@@ -61,6 +61,11 @@ class TTS:
         mmproj: the other file of the pair, where it is not found beside the first.
         n_threads: of the whole engine; None: the processors this process may use.
         n_lanes: how many speeches share a step of the engine. More may be open; they take turns.
+        amx: "auto" uses AMX where a trial in a child process shows that this build of ggml survives it; "on" and "rows"
+            use it untried, "off" never does.
+        codec_type: how the codec computes: "f16" or "f32" (as the file has it, nearly alike), or "q8_0", faster with
+            AMX and less exact (docs/quantization.md). Empty: what suits the machine, never "q8_0".
+        plan: entries of the plan to change, for measuring (engine/plan.py).
         check_memory: refuse a model that plainly does not fit into free memory (model/footprint.py).
 
     Raises ModelFileError, OptionError, BackendError.
@@ -76,6 +81,7 @@ class TTS:
         n_threads: int | None = None,
         n_lanes: int | Literal["auto"] = 1,
         amx: str = "auto",
+        codec_type: str = "",
         plan: str = "",
         check_memory: bool = False,
     ) -> None:
@@ -88,7 +94,8 @@ class TTS:
         self._files = files
         if check_memory:
             require_room(files)
-        self.plan = Plan.for_this_machine(n_threads, amx=amx, overrides=plan)
+        overrides = ",".join(filter(None, (codec_type and f"codec={codec_type}", plan)))
+        self.plan = Plan.for_this_machine(n_threads, amx=amx, overrides=overrides)
         self.name = files.talker.name
         self.defaults: GenerationDefaults = files.talker.generation
         self.voice_encoder = VoiceEncoder(files.mmproj, Backend(self.plan.threads.all))

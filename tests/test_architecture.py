@@ -48,7 +48,8 @@ ROWS = (
     "qwen3tts_gguf.nets.codec_state  qwen3tts_gguf.nets.codec_weights",
     "qwen3tts_gguf.nets.causal  qwen3tts_gguf.nets.graph_sampler  qwen3tts_gguf.nets.predictor_layers",
     "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets.talker_context  qwen3tts_gguf.nets.talker_model",
-    "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
+    "qwen3tts_gguf.nets.codec_layout  qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel"
+    "  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
     "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink",

@@ -174,7 +174,7 @@ class Engine:
         self._predictor_backend = Backend(plan.threads.all, plan.predictor)
         codec_backend = Backend(plan.threads.all, plan.codec_placements)
         self._predictor = CodePredictor(files.mmproj, self._predictor_backend, single_rows=plan.single_rows)
-        decoder = CodecDecoder(files.mmproj, codec_backend)
+        decoder = CodecDecoder(files.mmproj, codec_backend, plan.codec)
         self._codec = CodecStage(decoder, codec_backend, plan.threads, f"{_THREAD_NAME}-codec", self._wake)
         self._predictor.prepare(1, SpeechOptions().sampling(files.talker.generation)[1])
         self._talker.wait_until_loaded()
