@@ -2,11 +2,14 @@
 
     python benchmarks/lanes.py TALKER.gguf [TALKER.gguf ...] --lanes 1 2 4 8 --frames 48 --threads 2 --out lanes.json
 
-For each model and number of lanes one process-wide model is loaded, warmed up, and then speaks as many endless speeches
-as it has lanes, each read as it is made. Half of the frames in, one more speech joins with one lane less at work, so
-that a lane is free for it. Printed per number of lanes: milliseconds of each net per step and per lane's frame, seconds
-of speech made per second, the factor over one lane, and the first sound of the speech that joined. Runs alternate
+Each model is loaded once, in a process of its own, with as many lanes as the largest number asked for, and speaks 1, 2,
+4 .. endless speeches at once, each read as it is made. Then one speech joins others half of their frames in, so that
+with it there are as many. Printed per number of lanes: milliseconds of each net per step, seconds of speech made per
+second without the prompts, the factor over one lane, and the first sound of the speech that joined. Rounds alternate
 between the numbers of lanes, `--runs` times; medians are printed.
+
+(One model per process: two engines have more OpenMP threads than the machine has processors, and libgomp then lets all
+of them sleep where they would spin: engine/codec_stage.py.)
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -45,25 +49,29 @@ def main() -> None:
     arguments.add_argument("--runs", type=int, default=3, help="(3)")
     arguments.add_argument("--out", type=Path, metavar="FILE.json")
     wanted = arguments.parse_args()
-    results = []
-    for talker in wanted.talkers:
-        loaded = {n: TTS(talker, n_threads=wanted.threads, n_lanes=n) for n in wanted.lanes}
-        runs: dict[int, list[dict[str, float]]] = {n: [] for n in wanted.lanes}
-        for tts in loaded.values():
-            _together(tts, tts.engine.n_lanes, _WARM_UP)
+    if len(wanted.talkers) > 1:
+        options = ["--lanes", *map(str, wanted.lanes), "--frames", str(wanted.frames), "--runs", str(wanted.runs)]
+        options += ["--threads", str(wanted.threads)]
+        for talker in wanted.talkers:
+            out = [] if wanted.out is None else ["--out", str(wanted.out.with_stem(f"{wanted.out.stem}-{talker.stem}"))]
+            subprocess.run([sys.executable, __file__, str(talker), *options, *out], check=True)
+        return
+    (talker,) = wanted.talkers
+    runs: dict[int, list[dict[str, float]]] = {n: [] for n in wanted.lanes}
+    with TTS(talker, n_threads=wanted.threads, n_lanes=max(wanted.lanes)) as tts:
+        for n in wanted.lanes:
+            _together(tts, n, _WARM_UP)
         for _ in range(wanted.runs):
-            for n, tts in loaded.items():
+            for n in wanted.lanes:
                 runs[n].append({**_together(tts, n, wanted.frames), "first_ms": _joining(tts, n, wanted.frames)})
-        for tts in loaded.values():
-            tts.close()
-        medians = {n: {key: statistics.median(run[key] for run in runs[n]) for key in runs[n][0]} for n in runs}
-        results.append({"talker": str(talker), "lanes": medians})
-        _print(talker, medians)
-    facts = {"machine": machine_facts(), "versions": versions(), "threads": wanted.threads, "frames": wanted.frames}
-    print(f"\n{facts['machine']['cpu']}, {wanted.threads} threads, {wanted.frames} frames a speech; ", end="")
-    print(f"peak memory {memory_gb('VmHWM', or_peak=True):.2f} GB with all of these loaded")
+        plan = tts.plan.entries()
+    medians = {n: {key: statistics.median(run[key] for run in runs[n]) for key in runs[n][0]} for n in runs}
+    _print(talker, medians)
+    facts = {"machine": machine_facts(), "versions": versions(), "plan": plan, "frames": wanted.frames}
+    peak = memory_gb("VmHWM", or_peak=True)
+    print(f"{facts['machine']['cpu']}, {wanted.threads} threads, {wanted.frames} frames a speech, peak {peak:.2f} GB")
     if wanted.out:
-        wanted.out.write_text(json.dumps({**facts, "results": results}, indent=1) + "\n", "utf-8")
+        wanted.out.write_text(json.dumps({**facts, "talker": str(talker), "lanes": medians}, indent=1) + "\n", "utf-8")
 
 
 def _together(tts: TTS, n: int, n_frames: int) -> dict[str, float]:
