@@ -23,6 +23,10 @@ soak:
 nano reference:
     sh models/nano/recipe/make.sh {{reference}} "$(command -v python)"
 
+# Make models/voices again: espeak-ng, a package registry, a few minutes
+voices:
+    sh models/voices/recipe/make.sh
+
 # Every mutated file: 36,000 for the readers, 1,200 loaded and made to speak, 5,000 of each structure
 fuzz:
     python -m pytest -s -m slow tests/test_fuzz.py

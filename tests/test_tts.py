@@ -66,7 +66,7 @@ def test_a_stream_is_the_speech_frame_by_frame(ending: TTS, voice: Voice) -> Non
 
 
 def test_the_codes_decode_to_the_speech(single: TTS) -> None:
-    with single.utter(TEXT, options=options()) as utterance:
+    with single.utter(TEXT, Voice(), options()) as utterance:  # without a reference whose sound it goes on from
         samples = np.concatenate(list(utterance))
     assert utterance.codes.shape == (4, 16) and utterance.codes.dtype == np.int32
     assert np.array_equal(single.decode(utterance.codes), samples)

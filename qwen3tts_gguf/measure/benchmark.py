@@ -134,13 +134,13 @@ def measure(
     }
 
 
-def plain_voice(tts: TTS) -> Voice | None:
+def plain_voice(tts: TTS) -> Voice:
     """What a model of this kind speaks with when nothing is said: its own choice, its first preset, a description."""
     if tts.kind == "custom_voice":
         return Voice.preset(next(iter(tts.vocabulary.speakers)))
     if tts.kind == "voice_design":
         return Voice(instruct="A calm voice.")
-    return None
+    return Voice()
 
 
 # -- speaking --------------------------------------------------------------------------------------------------------
