@@ -80,7 +80,8 @@ class Engine:
 
     @property
     def predictor(self) -> CodePredictor:
-        """The same."""
+        """The same. Raises UsageError after `close`."""
+        self._require_usable()
         return self._predictor
 
     @property
