@@ -7,13 +7,12 @@
     x = g.input(2, 4)                                  # [rows, in]
     y = g.output(g.linear(w, x))                       # [rows, out]
     g.allocate()
-    g.array(x)[:] = 1
+    g.set(x, 1)
     g.compute()
-    g.array(y)                                         # a view of the result, valid until the next compute
+    g.get(y)
 
 Shapes run from the slowest dimension to the fastest, as in NumPy; only this file knows ggml's `ne` and `nb`, which run
-the other way. A graph is built once and computed many times. Its inputs keep their value between computations, so a
-constant one is set once and a state can be read and written through `Graph.array`.
+the other way. A graph is built once and computed many times; its inputs keep their value between computations.
 
 ggml aborts the process when shapes do not fit, so each operation asserts what it needs.
 """
@@ -93,9 +92,8 @@ class Graph:
         spans = list(pairwise(bounds))
         self._parts_arena = Arena(0, sum(api.graph_overhead_custom(end - start, False) for start, end in spans))
         self._parts = [api.new_graph_custom(self._parts_arena.pointer, end - start, False) for start, end in spans]
-        nodes = self.nodes()
         for part, (start, end) in zip(self._parts, spans, strict=True):
-            for node in nodes[start:end]:
+            for node in self.nodes()[start:end]:
                 api.graph_add_node(part, node)
 
     def compute(self, before_part: Callable[[], None] = lambda: None) -> None:
@@ -328,8 +326,7 @@ class Graph:
         if outermost:  # the kernel writes row after row wherever the strides say
             node.shape = (n_out, *steps, width)
             row_bytes = width * x.type.block_bytes
-            node.struct.nb[1], node.struct.nb[2] = prod(steps) * row_bytes, row_bytes
-            node.struct.nb[3] = steps[-1] * row_bytes
+            node.struct.nb[1:] = [prod(steps) * row_bytes, row_bytes, steps[-1] * row_bytes]
             return self.view(node, node.shape, _contiguous_strides(node.shape))
         return node
 
