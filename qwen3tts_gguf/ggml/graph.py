@@ -9,18 +9,11 @@
     g.allocate()
     g.set(x, 1)
     g.compute()
-<<<<<<< HEAD
     g.get(y)                                           # a copy of the result
 
 Shapes run from the slowest dimension to the fastest, as in NumPy; only this file knows ggml's `ne` and `nb`, which run
 the other way. A graph is built once and computed many times. Its inputs keep their value between computations, so a
 constant one is set once.
-=======
-    g.get(y)
-
-Shapes run from the slowest dimension to the fastest, as in NumPy; only this file knows ggml's `ne` and `nb`, which run
-the other way. A graph is built once and computed many times; its inputs keep their value between computations.
->>>>>>> codec
 
 ggml aborts the process when shapes do not fit, so each operation asserts what it needs.
 """
