@@ -14,7 +14,7 @@ import test_cli
 from numpy.typing import NDArray
 
 from qwen3tts_convert import ConvertedPair
-from qwen3tts_gguf import TTS, NoEndOfSpeech, SpeechOptions
+from qwen3tts_gguf import TTS, NoEndOfSpeech, SpeechOptions, Voice
 from qwen3tts_gguf.model import nano
 from qwen3tts_gguf.nets.sampling import TalkerSampler, next_seed
 from qwen3tts_gguf.speech.runaway import STRETCH, SpeechWatch, frame_budget, n_spelled
