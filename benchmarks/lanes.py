@@ -30,7 +30,7 @@ from qwen3tts_gguf.engine.threads import SPIN_COUNT
 os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before anything imports llama_cpp
 
 from qwen3tts_gguf import TTS, SpeechOptions
-from qwen3tts_gguf.measure.benchmark import TEXT
+from qwen3tts_gguf.measure.benchmark import TEXT, plain_voice
 from qwen3tts_gguf.measure.machine import machine_facts, memory_gb, versions
 
 _WARM_UP = 4
@@ -77,7 +77,7 @@ def main() -> None:
 def _together(tts: TTS, n: int, n_frames: int) -> dict[str, float]:
     """n speeches of so many frames, begun at the same time."""
     options = [SpeechOptions(seed=seed, max_frames=n_frames, endless=True) for seed in range(n)]
-    utterances = [tts.utter(TEXT, options=each) for each in options]
+    utterances = [tts.utter(TEXT, plain_voice(tts), each) for each in options]
     readers = [threading.Thread(target=_read, args=(utterance,)) for utterance in utterances]
     started = time.perf_counter()
     for reader in readers:
@@ -97,13 +97,13 @@ def _together(tts: TTS, n: int, n_frames: int) -> dict[str, float]:
 def _joining(tts: TTS, n: int, n_frames: int) -> float:
     """Milliseconds to the first sound of a speech that joins n - 1 others."""
     options = [SpeechOptions(seed=seed, max_frames=n_frames, endless=True) for seed in range(n - 1)]
-    others = [tts.utter(TEXT, options=each) for each in options]
+    others = [tts.utter(TEXT, plain_voice(tts), each) for each in options]
     half = threading.Barrier(n)
     readers = [threading.Thread(target=_read, args=(other, n_frames // 2, half)) for other in others]
     for reader in readers:
         reader.start()
     half.wait()
-    with tts.utter("Join in.", options=SpeechOptions(seed=99, max_frames=2, endless=True)) as late:
+    with tts.utter("Join in.", plain_voice(tts), SpeechOptions(seed=99, max_frames=2, endless=True)) as late:
         started = time.perf_counter()
         next(iter(late))
         milliseconds = 1000 * (time.perf_counter() - started)

@@ -94,8 +94,8 @@ class Graph:
         self._parts_arena = Arena(0, sum(api.graph_overhead_custom(end - start, False) for start, end in spans))
         self._parts = [api.new_graph_custom(self._parts_arena.pointer, end - start, False) for start, end in spans]
         for part, (start, end) in zip(self._parts, spans, strict=True):
-            for i in range(start, end):
-                api.graph_add_node(part, api.graph_node(self._graph, i))
+            for node in self.nodes()[start:end]:
+                api.graph_add_node(part, node)
 
     def compute(self, before_part: Callable[[], None] = lambda: None) -> None:
         """Run the graph; other Python threads go on meanwhile. before_part may set the number of threads anew."""
@@ -122,20 +122,9 @@ class Graph:
         self._arrays[x.pointer] = values
         return values
 
-    def arena(self) -> NDArray[np.uint64]:
-        """The memory of the tensor structs of this graph's nodes (slots.py)."""
-        address, size = api.get_mem_buffer(self._nodes.pointer), api.get_mem_size(self._nodes.pointer)
-        memory = (ctypes.c_uint64 * (size // ctypes.sizeof(ctypes.c_uint64))).from_address(address)
-        return np.ctypeslib.as_array(memory)
-
-    def views_of(self, leaf: Tensor) -> list[tuple[int, int]]:
-        """Every tensor of the graph that lies in the memory of `leaf`: its pointer, and its offset there in bytes."""
-        pointers = set()
-        for i in range(api.graph_n_nodes(self._graph)):
-            node = api.graph_node(self._graph, i)
-            pointers |= {node, *api.TensorStruct.from_address(node).src}
-        structs = {pointer: api.TensorStruct.from_address(pointer) for pointer in pointers if pointer}
-        return [(at, struct.view_offs) for at, struct in sorted(structs.items()) if struct.view_src == leaf.pointer]
+    def nodes(self) -> list[int]:
+        """Pointers to the tensor structs of all nodes, in the order of computation."""
+        return [api.graph_node(self._graph, i) for i in range(api.graph_n_nodes(self._graph))]
 
     def __del__(self) -> None:
         if getattr(self, "_allocator", None):
@@ -344,8 +333,7 @@ class Graph:
         if outermost:  # the kernel writes row after row wherever the strides say
             node.shape = (n_out, *steps, width)
             row_bytes = width * x.type.block_bytes
-            node.struct.nb[1], node.struct.nb[2] = prod(steps) * row_bytes, row_bytes
-            node.struct.nb[3] = steps[-1] * row_bytes
+            node.struct.nb[1:] = [prod(steps) * row_bytes, row_bytes, steps[-1] * row_bytes]
             return self.view(node, node.shape, _contiguous_strides(node.shape))
         return node
 

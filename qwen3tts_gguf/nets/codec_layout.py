@@ -1,18 +1,18 @@
-"""How the codec decoder's products are computed: choices whose best differs by CPU, none of which changes the file.
+"""How the codec decoder's products are computed: choices whose best differs by CPU. None of them changes the file.
 
-ms a frame on one thread, 0.6B geometry, F16 codec; Intel Xeon with AMX, figures of one alternating run; SNR of the
-waveform against the same file computed as `F16`, on the trained nano with every kernel forced / on random weights.
+ms a frame of the 0.6B geometry, F16 codec, 1 / 2 threads, medians of one alternating run on an Intel Xeon with AMX, 2
+cores; SNR against the layout `F16`, on the trained codec of nano (every kernel forced) / on random weights:
 
-| layout         | one frame at once | four at once, or four streams | SNR, dB | memory |
-|----------------|-------------------|-------------------------------|---------|--------|
-| F16            | 59.7              | 49.2                          |         |        |
-| F32            | 60.2              | 45.5                          | 67      | + 60 MB, points of the first block |
-| Q8_0, in "AMX" | 43.5              | 32.5                          | 41 / 27 |        |
+| layout         | one frame at once | four at once, or of four streams | SNR, dB | memory                            |
+|----------------|-------------------|----------------------------------|---------|-----------------------------------|
+| F16            | 55 / 35           | 46 / 28                          |         |                                   |
+| F32            | 56 / 37           | 41 / 26                          | 67 / 60 | + 60 MB: the first block's points |
+| Q8_0, in "AMX" | 39 / 26           | 30 / 19                          | 41 / 27 |                                   |
 
-On the Zen 4 F16 was measured best: products there take F16 faster than F32. The official package in bf16, as it is
-usually run, has 34 / 30 dB. What costs the quality in Q8_0, nano, each alone: the transformer 41 dB, the transposed
-convolutions 44, 46, 47, 47, those of k 1 47 to 50, dilated ones 48 to 50, upsampling 50, entry 53. All of it in Q8_0
-takes 31 and 24 ms, and has 35 dB. Q8_0 outside of "AMX" is no faster than F16.
+F16 is the best of a Zen 4, whose F16 products are faster than its F32 ones. The official package in bf16, as it is
+usually run, has 34 / 30 dB. What Q8_0 costs on nano, each stage alone: the transformer 41 dB, the transposed
+convolutions of the blocks 46, 44, 47, 47, upsampling 50, entry 53, dilated convolutions 49, 48, 48, 50, those of k 1
+50, 49, 50, 47. All of it in Q8_0 takes 31 and 24 ms on one thread and has 35 dB. In ordinary memory Q8_0 is no faster.
 """
 
 from __future__ import annotations
