@@ -38,9 +38,9 @@ ROWS = (
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
     "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
     "qwen3tts_gguf.nets.causal  qwen3tts_gguf.nets.talker_memory",
-    "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets.talker_context  qwen3tts_gguf.nets.talker_model",
+    "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets.talker_context",
     "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
-    "  qwen3tts_gguf.nets.winograd",
+    "  qwen3tts_gguf.nets.talker_model  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
     "qwen3tts_gguf.audio",
     "qwen3tts_convert",
@@ -89,7 +89,6 @@ CLI = ("qwen3tts_gguf.cli", "qwen3tts_gguf.cli.")
 # Packages of others, and the only modules (or packages, with a dot at the end) that import them.
 HOMES = {
     "llama_cpp": (
-        "qwen3tts_gguf.nets.talker",
         "qwen3tts_gguf.nets.talker_context",
         "qwen3tts_gguf.nets.talker_model",
         "qwen3tts_gguf.ggml.library",
