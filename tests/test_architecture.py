@@ -47,9 +47,9 @@ ROWS = (
     "qwen3tts_gguf.nets.codec_graphs  qwen3tts_gguf.nets.predictor_graph  qwen3tts_gguf.nets.talker_memory",
     "qwen3tts_gguf.nets.codec_state  qwen3tts_gguf.nets.codec_weights",
     "qwen3tts_gguf.nets.causal  qwen3tts_gguf.nets.graph_sampler  qwen3tts_gguf.nets.predictor_layers",
-    "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets.talker_context  qwen3tts_gguf.nets.talker_model",
+    "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets.talker_context",
     "qwen3tts_gguf.nets.codec_layout  qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel"
-    "  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
+    "  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.talker_model  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
     "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink",
@@ -106,7 +106,6 @@ CLI = ("qwen3tts_gguf.cli", "qwen3tts_gguf.cli.")
 # Packages of others, and the only modules (or packages, with a dot at the end) that import them.
 HOMES = {
     "llama_cpp": (
-        "qwen3tts_gguf.nets.talker",
         "qwen3tts_gguf.nets.talker_context",
         "qwen3tts_gguf.nets.talker_model",
         "qwen3tts_gguf.ggml.library",

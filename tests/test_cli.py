@@ -305,17 +305,17 @@ def test_debug_shows_the_traceback() -> None:
 def test_ctrl_c_is_exit_130_and_leaves_no_file(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qwen3tts_gguf.nets.code_predictor import CodePredictor
+    from qwen3tts_gguf.engine.mailbox import Mailbox
 
-    predict, calls = CodePredictor.predict, []
+    take, calls = Mailbox.take, []
 
-    def interrupted(*args: Any, **named: Any) -> Any:
-        calls.append(args)
+    def interrupted(mailbox: Mailbox) -> Any:  # where the main thread waits
+        calls.append(mailbox)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return predict(*args, **named)
+        return take(mailbox)
 
-    monkeypatch.setattr(CodePredictor, "predict", interrupted)
+    monkeypatch.setattr(Mailbox, "take", interrupted)
     output = tmp_path / "speech.wav"
     result = run("speak", "Hello.", "-m", model, "-o", output, "--codes", tmp_path / "codes.npy", *SHORT)
     assert result.code == 130 and result.out == b""

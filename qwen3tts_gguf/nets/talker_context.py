@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import BackendError
 from ..ggml.types import GgmlType
 from ..model.schema import CODEC_VOCABULARY, TalkerConfig
+from .talker_model import LoadedModel
 
 __all__ = ["CELL_STEP", "MAX_STREAMS", "Context", "copy_sequence", "return_freed_memory", "room_for_copies"]
 
@@ -39,7 +39,7 @@ class Context:
 
     def __init__(
         self,
-        model: Any,
+        model: LoadedModel,
         config: TalkerConfig,
         type: GgmlType,
         *,
@@ -64,11 +64,11 @@ class Context:
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.type_k = params.type_v = int(type)
         params.no_perf = True
-        self._pointer = llama_cpp.llama_init_from_model(model, params)
+        self._model, self._pointer = model, model.new_context(params)
         if not self._pointer:
             raise BackendError(f"no memory for the talker's keys and values: {n_streams} times {n_cells} positions")
         self._memory = llama_cpp.llama_get_memory(self._pointer)
-        self._n_vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+        self._n_vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model.pointer))
         self._positions = np.zeros(_N_POSITION_ROWS * n_batch, np.int32)
         self._n_seq_ids = np.ones(n_batch, np.int32)
         self._wanted = np.zeros(n_batch, np.int8)
@@ -117,9 +117,7 @@ class Context:
         llama_cpp.llama_set_n_threads(self._pointer, n_threads, n_threads)
 
     def close(self) -> None:
-        pointer, self._pointer = self._pointer, None
-        if pointer:
-            llama_cpp.llama_free(pointer)
+        self._model.free_context(self._pointer)
 
     def __del__(self) -> None:
         if hasattr(self, "_pointer"):

@@ -158,8 +158,8 @@ class TalkerMemory:
             self._rest(slot)
 
     def close(self) -> None:
-        self._retire(list(self._slots))
         self._cancel_orders()
+        self._retire(list(self._slots))
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ class TalkerMemory:
         self._room = _NO_ROOM
         orders, self._orders = self._orders, {}
         for order in orders.values():
-            if not order.cancel() and not order.exception():
+            if not (order.cancel() or order.cancelled() or order.exception()):
                 order.result()[0].close()
 
     def _add(self, context: Context, first: bool = False) -> None:
