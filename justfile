@@ -23,6 +23,10 @@ soak:
 nano reference:
     sh models/nano/recipe/make.sh {{reference}} "$(command -v python)"
 
+# Tests on variants of ggml's CPU backend, as other CPUs and compilers have them; the names of some, or all
+cpus *variants:
+    python tests/cpus.py {{variants}}
+
 # Every mutated file: 36,000 for the readers, 1,200 loaded and made to speak, 5,000 of each structure
 fuzz:
     python -m pytest -s -m slow tests/test_fuzz.py

@@ -177,7 +177,7 @@ class Engine:
         self._predictor_backend = Backend(plan.threads.all, plan.predictor)
         self._codec_backend = Backend(plan.threads.all, plan.codec_placements)
         self._predictor = CodePredictor(files.mmproj, self._predictor_backend, single_rows=plan.single_rows)
-        self._decoder = CodecDecoder(files.mmproj, self._codec_backend)
+        self._decoder = CodecDecoder(files.mmproj, self._codec_backend, plan.codec)
         self._talker.wait_until_loaded()
 
     def _next_lanes(self) -> list[Lane] | None:

@@ -19,6 +19,8 @@ from typing import Any
 from ..errors import Note, OptionError
 from ..ggml.machine import Machine, this_machine
 from ..ggml.trial import Verdict, try_buffer_types
+from ..nets.codec_decoder import CodecLayout
+from ..nets.codec_weights import BlockLayout
 from ..nets.talker import TalkerBuffers
 from .threads import Shares, default_threads, shares
 
@@ -40,6 +42,8 @@ class Plan:
     """Extra buffer types in which the code predictor's matrices may lie, the preferred one first."""
     single_rows: bool
     """Whether the code predictor multiplies one row at a time, because its buffers survive nothing else."""
+    codec: CodecLayout
+    """How the codec computes its products."""
     codec_placements: tuple[str, ...]
     """Extra buffer types for those of the codec's matrices that are to lie in one."""
     frames_at_once: int
@@ -86,6 +90,7 @@ class Plan:
             talker=row.talker if _survives(row.talker, verdicts) else TalkerBuffers.PLAIN,
             predictor=tuple(each for each in row.predictor if each in works or (each == _AMX and single_rows)),
             single_rows=single_rows,
+            codec=_CODECS[row.codec],
             codec_placements=(),
             frames_at_once=row.frames_at_once,
             lanes_worth_it=row.lanes_worth_it,
@@ -114,12 +119,13 @@ class Plan:
         """The plan in words, entry by entry."""
         beside = f"talker and predictor {self.threads.language}, codec {self.threads.codec}"
         predictor = " ".join(self.predictor) or "plain"
+        codec = next((name for name, layout in _CODECS.items() if layout == self.codec), "a layout of its own")
         return {
             "row": self.row,
             "buffers": ", ".join(f"{name} {verdict.value}" for name, verdict in self.verdicts.items()) or "none",
             "talker": self.talker.value,
             "predictor": f"{predictor}, single rows" if self.single_rows else predictor,
-            "codec": f"{self.frames_at_once} frames at once",
+            "codec": f"{codec}, {self.frames_at_once} frames at once",
             "threads": beside if self.threads.side_by_side else f"{self.threads.all}, in turn",
             "lanes": f"up to {self.lanes_worth_it}",
         }
@@ -136,10 +142,28 @@ def forced_verdicts(amx: str) -> dict[str, Verdict]:
 # -- the table -------------------------------------------------------------------------------------------------------
 
 
+_CODECS = {
+    # Every product in the type of the file, F16, but for those at points.
+    "f16": CodecLayout(),
+    # Where arithmetic bounds the time, not memory, F32; the first block at points too.
+    "f32": CodecLayout(
+        blocks=(
+            BlockLayout("stored", "points", "f32"),
+            BlockLayout("stored", "points", "f32"),
+            BlockLayout("f32", "points", "f32"),
+            BlockLayout("f32", "points", "f32"),
+        )
+    ),
+}
+
+
 @dataclass(frozen=True)
 class _Row:
     talker: TalkerBuffers
     predictor: tuple[str, ...]
+    # Zen 4: F16 products 68 to 94 G/s, F32 24 to 44. Xeon: single products are faster in F32, a whole codec beside the
+    # others is not (f16 / f32, one thread, three runs in turn: 63.8 60.9 63.1 / 61.0 62.8 62.4), and takes 85 MB more.
+    codec: str = "f16"
     frames_at_once: int = 4  # up to the first block: 13.0 -> 9.1 ms a frame on Zen 4
     lanes_worth_it: int = 4
 
@@ -222,6 +246,10 @@ def _predictor(plan: Plan, value: str) -> dict[str, Any]:
     return {"predictor": wanted, "single_rows": value == "amx-rows"}
 
 
+def _codec(_: Plan, value: str) -> dict[str, Any]:
+    return {"codec": _CODECS[value]}
+
+
 def _count(field: str) -> Callable[[Plan, str], dict[str, Any]]:
     return lambda _, value: {field: _at_least_1(value)}
 
@@ -242,6 +270,7 @@ def _at_least_1(value: str) -> int:
 _OVERRIDES = {
     "talker": _Override("plain, repack or extra", _talker),
     "predictor": _Override("plain, repack, amx or amx-rows", _predictor),
+    "codec": _Override(" or ".join(_CODECS), _codec),
     "threads": _Override("a number, or two as in 3+1: talker and predictor, codec beside them", _threads),
     "frames": _Override("a number of frames that the codec decodes at once", _count("frames_at_once")),
     "lanes": _Override("a number", _count("lanes_worth_it")),
