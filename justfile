@@ -27,10 +27,18 @@ nano reference:
 cpus *variants:
     python tests/cpus.py {{variants}}
 
+# Make models/voices again: espeak-ng, a package registry, a few minutes
+voices:
+    sh models/voices/recipe/make.sh
+
 # Every mutated file: 36,000 for the readers, 1,200 loaded and made to speak, 5,000 of each structure
 fuzz:
     python -m pytest -s -m slow tests/test_fuzz.py
     python -m pytest --hypothesis-profile=fuzz --hypothesis-seed=1 tests/test_hostile_structure.py
+
+# What people bring, through the command line; FOLDER holds make_clips.py and make_checkpoints.py
+field folder:
+    python benchmarks/field.py {{folder}}
 
 # Style and types
 lint:

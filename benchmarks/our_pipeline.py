@@ -17,6 +17,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # as the command line does,
 
 from qwen3tts_gguf.measure import benchmark, machine
 from qwen3tts_gguf.tts import TTS, SpeechOptions
+from qwen3tts_gguf.voice.voice import Voice
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
 def _spoken_in(tts: TTS, n_frames: int) -> float:
     """Seconds for exactly n_frames, the end of speech suppressed."""
     started = time.perf_counter()
-    with tts.utter(benchmark.TEXT, options=SpeechOptions(seed=0, max_frames=n_frames, endless=True)) as utterance:
+    with tts.utter(benchmark.TEXT, Voice(), SpeechOptions(seed=0, max_frames=n_frames, endless=True)) as utterance:
         utterance.finish()
     return time.perf_counter() - started
 

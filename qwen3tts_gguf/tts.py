@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -43,8 +43,9 @@ from .speech.options import SpeechOptions
 from .speech.prompt import PromptBuilder, Reference
 from .speech.runaway import frame_budget, n_spelled
 from .speech.text import prepare_text
-from .voice.compatibility import Compatibility
+from .voice.compatibility import BASE, Compatibility
 from .voice.encoder import VoiceEncoder
+from .voice.shipped import ShippedVoice, ShippedVoices
 from .voice.voice import Voice
 
 __all__ = ["TTS", "SpeechOptions", "Utterance"]
@@ -61,6 +62,11 @@ class TTS:
         mmproj: the other file of the pair, where it is not found beside the first.
         n_threads: of the whole engine; None: the processors this process may use.
         n_lanes: how many speeches share a step of the engine. More may be open; they take turns.
+        amx: "auto" uses AMX where a trial in a child process shows that this build of ggml survives it; "on" and "rows"
+            use it untried, "off" never does.
+        codec_type: how the codec computes: "f16" or "f32" (as the file has it, nearly alike), or "q8_0", faster with
+            AMX and less exact (docs/quantization.md). Empty: what suits the machine, never "q8_0".
+        plan: entries of the plan to change, for measuring (engine/plan.py).
         check_memory: refuse a model that plainly does not fit into free memory (model/footprint.py).
 
     Raises ModelFileError, OptionError, BackendError.
@@ -76,6 +82,7 @@ class TTS:
         n_threads: int | None = None,
         n_lanes: int | Literal["auto"] = 1,
         amx: str = "auto",
+        codec_type: str = "",
         plan: str = "",
         check_memory: bool = False,
     ) -> None:
@@ -88,7 +95,8 @@ class TTS:
         self._files = files
         if check_memory:
             require_room(files)
-        self.plan = Plan.for_this_machine(n_threads, amx=amx, overrides=plan)
+        overrides = ",".join(filter(None, (codec_type and f"codec={codec_type}", plan)))
+        self.plan = Plan.for_this_machine(n_threads, amx=amx, overrides=overrides)
         self.name = files.talker.name
         self.defaults: GenerationDefaults = files.talker.generation
         self.voice_encoder = VoiceEncoder(files.mmproj, Backend(self.plan.threads.all))
@@ -100,6 +108,9 @@ class TTS:
         self.kind = self._compatibility.kind
         """"base", "custom_voice" or "voice_design"."""
         self.codec_fingerprint = self._compatibility.codec
+        self._shipped = ShippedVoices(files, self.voice_encoder, can_clone=self.kind == BASE)
+        self.default_voice: Voice | None = self._shipped.default
+        """Speaks where no voice is given; may be set. None lets the model choose, as `Voice()` does for one speech."""
         self.engine.wait_until_loaded()
         if self.vocabulary.n_codes > files.mmproj.decoder.codebook_size:
             raise ModelFileError(
@@ -107,6 +118,20 @@ class TTS:
                 f"the codec has {files.mmproj.decoder.codebook_size}"
             )
         self._prompts = PromptBuilder(self.engine.talker, tokenizer, self.vocabulary)
+
+    # -- voices --------------------------------------------------------------------------------------------------------
+
+    @property
+    def shipped_voices(self) -> Mapping[str, ShippedVoice]:
+        """The voices that come with the package for this model, by name; empty for one that cannot clone."""
+        return self._shipped.table
+
+    def resolve(self, voice: Voice | None) -> Voice:
+        """The voice that is spoken with: for None the default voice, and of a shipped one its speaker vector and codes.
+
+        These are encoded when the first speech needs them, and kept in the user's cache folder. Raises VoiceError.
+        """
+        return self._shipped.resolve(voice or self.default_voice or Voice())
 
     # -- speaking ------------------------------------------------------------------------------------------------------
 
@@ -186,8 +211,9 @@ class TTS:
                 hint="Voice.load reads a saved voice, Voice.from_audio makes one of a clip",
             )
         text, notes = prepare_text(text)
+        voice = self.resolve(voice)
         resolved = self._compatibility.resolve(voice, options.language)
-        notes = (*(voice.notes if voice else ()), *notes, *resolved.notes)
+        notes = (*voice.notes, *notes, *resolved.notes)
         if self.name.lower() == nano.NAME:
             notes += nano.word_notes(text)
         preset = None if resolved.preset is None else self.engine.talker.embed_codec([resolved.preset])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from qwen3tts_gguf.engine.threads import SPIN_COUNT
 
 os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # as the command line does, before anything imports llama_cpp
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="qwen3tts-tests-")  # not the user's own
 
 import numpy as np
 import pytest

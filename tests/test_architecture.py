@@ -30,11 +30,12 @@ ROWS = (
     "qwen3tts_gguf.tts",
     "qwen3tts_gguf.engine.utterance  qwen3tts_gguf.engine.forced",
     "qwen3tts_gguf.engine.engine",
+    "qwen3tts_gguf.engine.codec_stage",
     "qwen3tts_gguf.engine.lane  qwen3tts_gguf.engine.plan",
     "qwen3tts_gguf.engine.mailbox  qwen3tts_gguf.engine.threads",
     "qwen3tts_gguf.engine",
-    "qwen3tts_gguf.voice.compatibility  qwen3tts_gguf.voice.store",
-    "qwen3tts_gguf.voice.encoder",
+    "qwen3tts_gguf.voice.compatibility  qwen3tts_gguf.voice.store  qwen3tts_gguf.voice.shipped",
+    "qwen3tts_gguf.voice.encoder  qwen3tts_gguf.voice.cache",
     "qwen3tts_gguf.voice.voice",
     "qwen3tts_gguf.voice.clip  qwen3tts_gguf.voice.file",
     "qwen3tts_gguf.voice",
@@ -46,8 +47,9 @@ ROWS = (
     "qwen3tts_gguf.nets.codec_graphs  qwen3tts_gguf.nets.predictor_graph  qwen3tts_gguf.nets.talker_memory",
     "qwen3tts_gguf.nets.codec_state  qwen3tts_gguf.nets.codec_weights",
     "qwen3tts_gguf.nets.causal  qwen3tts_gguf.nets.graph_sampler  qwen3tts_gguf.nets.predictor_layers",
-    "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets.talker_context  qwen3tts_gguf.nets.talker_model",
-    "qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.widths"
+    "qwen3tts_gguf.nets.layers  qwen3tts_gguf.nets.talker_context",
+    "qwen3tts_gguf.nets.codec_layout  qwen3tts_gguf.nets.codes  qwen3tts_gguf.nets.mel"
+    "  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.talker_model  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
     "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink",
@@ -104,7 +106,6 @@ CLI = ("qwen3tts_gguf.cli", "qwen3tts_gguf.cli.")
 # Packages of others, and the only modules (or packages, with a dot at the end) that import them.
 HOMES = {
     "llama_cpp": (
-        "qwen3tts_gguf.nets.talker",
         "qwen3tts_gguf.nets.talker_context",
         "qwen3tts_gguf.nets.talker_model",
         "qwen3tts_gguf.ggml.library",
@@ -116,7 +117,7 @@ HOMES = {
     "typer": CLI,
     "click": CLI,
     "rich": CLI,
-    "platformdirs": (*CLI, "qwen3tts_gguf.ggml.trial"),
+    "platformdirs": (*CLI, "qwen3tts_gguf.ggml.trial", "qwen3tts_gguf.voice.cache"),
     "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice.file"),
     "gguf": ("qwen3tts_convert.",),
     "huggingface_hub": ("qwen3tts_convert.hub",),

@@ -129,7 +129,8 @@ def test_minus_reads_the_text_from_stdin(run: Run, model: Path) -> None:
 
 def test_codes_are_saved_and_decode_to_the_speech(run: Run, model: Path, tmp_path: Path) -> None:
     codes = tmp_path / "codes.npy"
-    said = run("speak", "Hello.", "-m", model, "-o", tmp_path / "said.wav", "--codes", codes, *SHORT)
+    alone = ("--voice", "none")  # without a reference whose sound it goes on from
+    said = run("speak", "Hello.", "-m", model, "-o", tmp_path / "said.wav", "--codes", codes, *alone, *SHORT)
     assert said.code == 0
     saved = np.load(codes)
     assert saved.shape == (2, 16) and saved.dtype == np.int32
@@ -304,17 +305,17 @@ def test_debug_shows_the_traceback() -> None:
 def test_ctrl_c_is_exit_130_and_leaves_no_file(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qwen3tts_gguf.nets.code_predictor import CodePredictor
+    from qwen3tts_gguf.engine.mailbox import Mailbox
 
-    predict, calls = CodePredictor.predict, []
+    take, calls = Mailbox.take, []
 
-    def interrupted(*args: Any, **named: Any) -> Any:
-        calls.append(args)
+    def interrupted(mailbox: Mailbox) -> Any:  # where the main thread waits
+        calls.append(mailbox)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return predict(*args, **named)
+        return take(mailbox)
 
-    monkeypatch.setattr(CodePredictor, "predict", interrupted)
+    monkeypatch.setattr(Mailbox, "take", interrupted)
     output = tmp_path / "speech.wav"
     result = run("speak", "Hello.", "-m", model, "-o", output, "--codes", tmp_path / "codes.npy", *SHORT)
     assert result.code == 130 and result.out == b""

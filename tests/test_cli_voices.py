@@ -119,31 +119,36 @@ def test_a_kept_voice_speaks_like_its_clip(
 
 def test_create_takes_transcripts_as_speak_does(create: Callable[..., Any], place: Path) -> None:
     (place / "ref.txt").write_text(WORDS)
-    for name, options in {"beside": (), "file": ("--ref-text-file", "ref.txt"), "none": ("--x-vector-only",)}.items():
+    for name, options in {"beside": (), "file": ("--ref-text-file", "ref.txt"), "alone": ("--x-vector-only",)}.items():
         assert create(name, *options, "-q").err == ""
-    voices = {name: VoiceStore(place / "voices").load(name) for name in ("beside", "file", "none")}
+    voices = {name: VoiceStore(place / "voices").load(name) for name in ("beside", "file", "alone")}
     assert [voice.transcript for voice in voices.values()] == [WORDS, WORDS, None]
 
 
+def saved(run: test_cli.Run) -> list[dict[str, Any]]:
+    """What `voice list --json` has of saved voices."""
+    return [voice for voice in json.loads(run("voice", "list", "--json").out) if voice["kind"] == "saved"]
+
+
 def test_voices_are_listed_shown_and_deleted(run: test_cli.Run, create: Callable[..., Any], place: Path) -> None:
-    assert run("voice", "list").err.startswith("no voices in ")
-    assert json.loads(run("voice", "list", "--json").out) == []
+    assert run("voice", "list").err.startswith("no saved voices in ")
+    assert saved(run) == []
     create("anna", "--ref-text", WORDS, "-l", "en")
     create("ben")
     table = run("voice", "list")
     assert table.code == 0 and table.err == ""
-    assert all(word in table.out.decode() for word in ("anna", "128", "2.5 s", "en", "The light", "ben", "auto"))
-    anna, ben = json.loads(run("voice", "list", "--json").out)
+    assert all(word in table.out.decode() for word in ("anna", "128", "2.5 s", "en", "The light", "ben"))
+    anna, ben = saved(run)
     assert (anna["name"], anna["frames"], anna["transcript"], anna["language"]) == ("anna", 31, WORDS, "en")
     assert (ben["name"], ben["frames"], ben["transcript"], ben["speaker_values"]) == ("ben", 0, None, 128)
     shown = json.loads(run("voice", "show", "anna", "--json").out)
-    assert shown == {**anna, "path": str(place / "voices" / f"anna{SUFFIX}")}
+    assert {**shown, "default": False} == {**anna, "path": str(place / "voices" / f"anna{SUFFIX}")}
     assert len(shown["clip_sha256"]) == 64 and shown["clip_rate_hz"] == 24_000
     assert shown["codec"] and shown["speaker_encoder"]
     text = run("voice", "show", "anna").out.decode()
     assert WORDS in text and "anna" in text
     assert run("voice", "delete", "anna").code == 0
-    assert [voice["name"] for voice in json.loads(run("voice", "list", "--json").out)] == ["ben"]
+    assert [voice["name"] for voice in saved(run)] == ["ben"]
 
 
 def test_the_table_shows_texts_as_they_are(run: test_cli.Run, place: Path) -> None:
@@ -160,7 +165,7 @@ def test_a_damaged_voice_hides_no_other(run: test_cli.Run, create: Callable[...,
     damaged = place / "voices" / f"damaged{SUFFIX}"
     damaged.write_text("nothing")
     result = run("voice", "list", "--json")
-    assert [voice["name"] for voice in json.loads(result.out)] == ["anna"]
+    assert [voice["name"] for voice in json.loads(result.out) if voice["kind"] == "saved"] == ["anna"]
     assert result.err == f"warning: {damaged}: not a voice file, or a damaged one (SafetensorError)\n"
     assert is_one_error_line(run("voice", "show", "damaged"))
     assert run("voice", "delete", "damaged").code == 0 and not damaged.exists()
@@ -316,7 +321,7 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
     [
         (["speak", *TEXT], "belong to a clip: name it with --voice"),
         (["speak", "--ref-text-file", "words.txt"], "belong to a clip: name it with --voice"),
-        (["speak", "--x-vector-only"], "belong to a clip: name it with --voice"),
+        (["speak", "-m", "{custom}", "--x-vector-only"], "belong to a clip: name it with --voice"),
         (["speak", "--ref-pad", "0"], "belong to a clip: name it with --voice"),
         (["speak", *REF, *TEXT, "--ref-text-file", "words.txt"], "give one"),
         (["speak", *REF, *TEXT, "--x-vector-only"], "give one or the other"),
@@ -332,8 +337,8 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
         (["speak", "--voice", "../nobody"], "../nobody: no such file"),
         (["speak", "--voice", "no!body"], "'no!body' cannot be a voice's name"),
         (["speak", "--voice", "x" * 300], "cannot be a voice's name"),
-        (["speak", "--voice", "kept", *TEXT], "'kept' is a saved voice: --ref-text"),
-        (["speak", "--voice", "kept", "--ref-pad", "0"], "'kept' is a saved voice: --ref-text"),
+        (["speak", "--voice", "kept", *TEXT], "'kept' is not a clip: --ref-text"),
+        (["speak", "--voice", "kept", "--ref-pad", "0"], "'kept' is not a clip: --ref-text"),
         (["speak", "--voice", "codes", "--x-vector-only"], "has no speaker vector"),
         (["speak", "--voice", "other"], "made with another model"),
         (["speak", "--voice", "damaged"], "not a voice file, or a damaged one"),
@@ -468,6 +473,6 @@ def test_every_field_of_a_voice_is_shown(run: test_cli.Run, place: Path) -> None
     VoiceStore(place / "voices").save("anna", Voice.preset("vivian", instruct="Slowly."))
     shown = json.loads(run("voice", "show", "anna", "--json").out)
     renamed = {"speaker": "speaker_values", "codes": "frames", "preset_name": "preset"}
-    saved = {field.name for field in dataclasses.fields(Voice)} - {"notes"}
+    saved = {field.name for field in dataclasses.fields(Voice)} - {"notes", "shipped_name", "vector_only"}
     assert {renamed.get(name, name) for name in saved} <= set(shown)
     assert (shown["preset"], shown["instruct"]) == ("vivian", "Slowly.")

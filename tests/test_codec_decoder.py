@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +14,14 @@ from numpy.typing import NDArray
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf.errors import CodesError
 from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.measure.agreement import snr_db
 from qwen3tts_gguf.model import nano
 from qwen3tts_gguf.model.files import MmprojFile, ModelFiles, find_mmproj
+from qwen3tts_gguf.nets import codec_layout
 from qwen3tts_gguf.nets.codec_decoder import CodecDecoder, CodecState
 
 N_FRAMES = 80  # longer than the window of 72
+LAYOUTS = {"F16": codec_layout.F16, "F32": codec_layout.F32, "Q8_0": codec_layout.Q8_0}
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +98,24 @@ def test_what_follows_a_primed_state_is_what_follows_decoded_frames(
     assert np.abs(found - whole[n * 1920 : (n + 3) * 1920]).max() < 1e-4
 
 
-@pytest.mark.parametrize(("name", "n_threads"), [("f32", 2), ("f16", 1), ("f16", 2), ("f16", 3), ("nano", 2)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "layout", "n_threads"),
+    [
+        ("f32", "F16", 2),
+        ("f16", "F16", 1),
+        ("f16", "F16", 3),
+        ("f16", "F32", 2),
+        ("nano", "F16", 2),
+        ("nano", "F32", 2),
+        ("nano", "Q8_0", 2),
+    ],
+)
 def test_samples_do_not_depend_on_company_chunks_or_threads(
-    pair: Callable[..., ConvertedPair], name: str, n_threads: int
+    pair: Callable[..., ConvertedPair], name: str, layout: str, n_threads: int
 ) -> None:
     """Six streams, more than one graph takes, in random companies and chunks, one of them past the end of the ring."""
     file = MmprojFile(find_mmproj(nano.folder()) if name == "nano" else pair(codec_type=name).mmproj)
-    decoder, alone = CodecDecoder(file, Backend(n_threads)), CodecDecoder(file, Backend(1))
+    decoder, alone = (CodecDecoder(file, Backend(n), LAYOUTS[layout]) for n in (n_threads, 1))
     rng = np.random.default_rng(n_threads)
     streams = [rng.integers(0, decoder.config.codebook_size, (n, 16)) for n in (N_FRAMES, 24, 22, 20, 18, 9)]
     expected = []
@@ -185,6 +201,36 @@ def test_an_f16_codec_stays_near_the_f32_one(
 ) -> None:
     half = CodecDecoder(MmprojFile(pair(codec_type="f16").mmproj), Backend(1))
     n = 20 * half.samples_per_frame
-    error = decoded(half, codes[:20]) - whole[:n]
-    snr_db = 10 * np.log10(np.square(whole[:n]).mean() / np.square(error).mean())
-    assert snr_db > 45
+    assert snr_db(decoded(half, codes[:20]), whole[:n]) > 45
+
+
+@pytest.mark.parametrize(("layout", "least_db"), [("F32", 60), ("Q8_0", 40)])
+def test_a_layout_stays_near_the_f16_one_on_a_trained_codec(layout: str, least_db: int) -> None:
+    file = MmprojFile(find_mmproj(nano.folder()))
+    codes = np.random.default_rng(0).integers(0, file.decoder.codebook_size, (20, 16))
+    expected, found = (decoded(CodecDecoder(file, Backend(1), LAYOUTS[name]), codes) for name in ("F16", layout))
+    assert least_db < snr_db(found, expected) < 90  # and is another one
+
+
+@pytest.mark.parametrize("layout", ["F16", "F32"])
+def test_an_f32_file_is_computed_in_f32_by_any_layout_without_q8_0(
+    files: ModelFiles, codes: NDArray[np.int32], whole: NDArray[np.float32], layout: str
+) -> None:
+    found = decoded(CodecDecoder(files.mmproj, Backend(1), LAYOUTS[layout]), codes[:8])
+    assert snr_db(found, whole[: 8 * 1920]) > 90
+
+
+def test_graphs_are_kept_for_a_bounded_number_of_shapes(decoder: CodecDecoder, codes: NDArray[np.int32]) -> None:
+    for n_streams in range(1, 10):
+        decoder.decode([(decoder.new_state(), codes[: 1 + i % 6]) for i in range(n_streams)])
+    assert len(decoder._heads) <= 5
+
+
+def test_a_state_that_is_dropped_is_freed(decoder: CodecDecoder, codes: NDArray[np.int32]) -> None:
+    state = decoder.new_state()
+    decoded(decoder, codes[:1], state)
+    assert state.block.base is not None
+    block = weakref.ref(state.block.base)
+    del state
+    gc.collect()
+    assert block() is None

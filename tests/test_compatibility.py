@@ -324,10 +324,11 @@ def test_a_fine_tuned_model_speaks_as_its_new_speaker(fine_tuned: Callable[..., 
     tts = fine_tuned(name, {name: False})
     assert (tts.kind, list(tts.vocabulary.speakers)) == ("custom_voice", [name])
     assert resolved(tts, Voice.preset("MY_VOICE"), "zh").preset == 3000
-    with tts.utter("Hello.", Voice.preset(name), SpeechOptions(language="english", max_frames=2)) as utterance:
+    options = SpeechOptions(language="english", max_frames=2)
+    with tts.utter("Hello.", Voice.preset(name), options) as utterance:
         assert len(list(utterance)) == 2
-        prompt = utterance._prompt.embeddings
-    row = tts._talker.embed_codec([3000])[0] + tts._prompts._tts_pad
+    prompt = tts.request("Hello.", Voice.preset(name), options).prompt.embeddings
+    row = tts.engine.talker.embed_codec([3000])[0] + tts._prompts._tts_pad
     assert np.abs(prompt - row).max(axis=1).min() < 1e-6
     with pytest.raises(OptionError, match=re.escape(f"unknown speaker 'vivian'; this model knows {name}")):
         resolved(tts, Voice.preset("vivian"))

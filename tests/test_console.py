@@ -237,6 +237,7 @@ def test_a_signal_leaves_no_unfinished_file(pair: Pair, place: Path, name: str, 
         "from qwen3tts_gguf.nets.codec_decoder import CodecDecoder\n"
         "decode = CodecDecoder.decode\n"
         "def stopped(*args):\n"
+        "    CodecDecoder.decode = decode\n"
         "    samples = decode(*args)\n"
         f"    os.kill(os.getpid(), signal.{name})\n"
         "    return samples\n"

@@ -481,7 +481,7 @@ def test_configurations_that_cannot_be_run_are_refused(
         ("model.safetensors", None, "neither model.safetensors nor model.safetensors.index.json"),
         ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "not a safetensors file.*git-lfs"),
         ("speech_tokenizer/config.json", None, "speech_tokenizer/config.json: no such file"),
-        ("vocab.json", None, "neither vocab.json nor tokenizer.json"),
+        ("vocab.json", None, "neither tokenizer.json nor vocab.json"),
         ("merges.txt", b"#version: 0.2\na b c\n", "merges.txt: .* is not a merge"),
     ],
 )

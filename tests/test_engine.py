@@ -396,7 +396,8 @@ def test_leaving_an_async_loop_cancels_the_speech(tts: TTS) -> None:
         return 0
 
     assert asyncio.run(main()) == 1920
-    tts.engine.call(lambda: None)
+    for _ in range(2):  # the first may run before the lane is retired
+        tts.engine.call(lambda: None)
     assert not tts.engine._lanes
 
 

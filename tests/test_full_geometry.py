@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import beginning
+from test_talker_lanes import TYPES, Speech, alone, equal, in_company
 
 from qwen3tts_convert import ConvertedPair, convert
 from qwen3tts_gguf import TTS, SpeechOptions
 from qwen3tts_gguf.ggml.device import Backend
-from qwen3tts_gguf.model.files import MmprojFile
+from qwen3tts_gguf.model.files import MmprojFile, TalkerFile
 from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
+from qwen3tts_gguf.nets.talker import Talker
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +76,17 @@ def test_f16_codec_stays_close_to_f32(large_pair: Callable[..., ConvertedPair]) 
     exact, rounded = waveforms
     snr_db = 10 * np.log10(np.sum(exact**2) / np.sum((exact - rounded) ** 2))
     assert snr_db > 45  # 53 dB on random weights
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_company_and_threads_change_no_bit_of_the_talker(large_pair: Callable[..., ConvertedPair], type: str) -> None:
+    talker = Talker(TalkerFile(large_pair("0.6b", type).talker), 2)
+    speeches = [Speech(n, frames, seed) for seed, (n, frames) in enumerate([(90, 310), (5, 120), (560, 60), (230, 40)])]
+    expected = [alone(talker, speech) for speech in speeches]
+    found, n_most = in_company(talker, speeches, seed=0)
+    assert [equal(a, b) for a, b in zip(found, expected, strict=True)] == [True] * len(speeches)
+    assert n_most >= 3
+    talker.close()
 
 
 def test_our_pair_speaks_in_llama_cpps_own_pipeline(large_pair: Callable[..., ConvertedPair]) -> None:

@@ -39,9 +39,9 @@ def run(backend: Backend, build: Callable[..., Tensor], *inputs: Array) -> Array
     y = g.output(build(g, *leaves))
     g.allocate()
     for leaf, values in zip(leaves, inputs, strict=True):
-        g.array(leaf)[...] = values
+        g.host_array(leaf)[...] = values
     g.compute()
-    result = g.array(y)
+    result = g.host_array(y)
     assert result.shape == y.shape
     return np.array(result)
 
@@ -191,9 +191,9 @@ def test_a_graph_that_was_cut_computes_the_same_and_asks_before_each_part(
     g.allocate()
     asked: list[int] = []
     for _ in range(2):
-        g.array(x)[...] = values
+        g.host_array(x)[...] = values
         g.compute(lambda: asked.append(1))
-        assert np.array_equal(g.array(y), -values)
+        assert np.array_equal(g.host_array(y), -values)
     assert len(asked) == 2 * 4
 
 
@@ -365,15 +365,15 @@ def test_a_custom_node_is_computed_by_python_from_ggmls_threads(backend: Backend
 
     def reversed_rows(output: NDArray[np.float32], task: int, n_tasks: int) -> None:
         calls.append((task, n_tasks, threading.get_ident()))
-        output[task::n_tasks] = g.array(doubled)[::-1][task::n_tasks]
+        output[task::n_tasks] = g.host_array(doubled)[::-1][task::n_tasks]
 
     y = g.output(g.scale(g.custom(reversed_rows, doubled, (8, 4), n_tasks=2), 0.5))
     g.output(doubled)
     g.allocate()
-    g.array(x)[...] = normal(rng, 8, 4)
+    g.host_array(x)[...] = normal(rng, 8, 4)
     for _ in range(2):  # the callback is kept
         g.compute()
-        assert np.array_equal(g.array(y), g.array(x)[::-1])
+        assert np.array_equal(g.host_array(y), g.host_array(x)[::-1])
     assert sorted({call[:2] for call in calls}) == [(0, 2), (1, 2)]
     assert len(calls) == 4 and len({call[2] for call in calls}) == 2
 
@@ -384,7 +384,7 @@ def test_a_custom_node_has_a_shape_of_its_own(backend: Backend, rng: np.random.G
     def build(g: Graph, x: Tensor) -> Tensor:
         def padded(output: NDArray[np.float32], task: int, n_tasks: int) -> None:
             if task == 0:
-                output[...] = np.pad(g.array(x), ((2, 1), (0, 0)))
+                output[...] = np.pad(g.host_array(x), ((2, 1), (0, 0)))
 
         return g.custom(padded, x, (6, 4), n_tasks=1)
 
@@ -399,15 +399,15 @@ def test_inputs_are_zero_at_first_and_keep_their_value(backend: Backend, rng: np
         total = g.add(g.scale(total, 0.5), y)
     g.output(total)
     g.allocate()
-    assert not g.array(x).any() and not g.array(y).any()
+    assert not g.host_array(x).any() and not g.host_array(y).any()
     values = normal(rng, 4, 8)
-    g.array(x)[...] = values
-    g.array(y)[...] = values
+    g.host_array(x)[...] = values
+    g.host_array(y)[...] = values
     g.compute()
-    first = g.array(total).copy()
+    first = g.host_array(total).copy()
     g.compute()
-    assert np.array_equal(g.array(total), first)
-    assert np.array_equal(g.array(x), values) and np.array_equal(g.array(y), values)
+    assert np.array_equal(g.host_array(total), first)
+    assert np.array_equal(g.host_array(x), values) and np.array_equal(g.host_array(y), values)
 
 
 def test_a_copy_into_an_input_is_there_at_the_next_computation(backend: Backend) -> None:
@@ -419,12 +419,12 @@ def test_a_copy_into_an_input_is_there_at_the_next_computation(backend: Backend)
     g.allocate()
     history = np.zeros((3, 4), np.float32)
     for step in range(1, 6):
-        g.array(x)[...] = step
+        g.host_array(x)[...] = step
         g.compute()
         whole = np.concatenate([history, np.full((1, 4), step, np.float32)])
-        assert np.array_equal(g.array(total), whole.sum(axis=1, keepdims=True))
+        assert np.array_equal(g.host_array(total), whole.sum(axis=1, keepdims=True))
         history = whole[1:]
-        assert np.array_equal(g.array(state), history)
+        assert np.array_equal(g.host_array(state), history)
 
 
 def test_set_rows_into_an_input_persists(backend: Backend) -> None:
@@ -433,11 +433,11 @@ def test_set_rows_into_an_input_persists(backend: Backend) -> None:
     total = g.output(g.sum(g.set_rows(ring, x, row)))
     g.allocate()
     for step in range(6):
-        g.array(x)[...] = step
-        g.array(row)[0] = step % 4
+        g.host_array(x)[...] = step
+        g.host_array(row)[0] = step % 4
         g.compute()
-    assert g.array(ring)[:, 0].tolist() == [4, 5, 2, 3]
-    assert g.array(total)[:, 0].tolist() == [32, 40, 16, 24]
+    assert g.host_array(ring)[:, 0].tolist() == [4, 5, 2, 3]
+    assert g.host_array(total)[:, 0].tolist() == [32, 40, 16, 24]
 
 
 @pytest.mark.parametrize("offset", [0, 1, 4, 31])

@@ -135,7 +135,7 @@ def test_any_configuration_is_converted_or_refused(broken: Path, data: st.DataOb
         path.write_text(sound, encoding="utf-8")
 
 
-@pytest.mark.parametrize("dialect", [[], {}, 7, True, "klingon", None])
+@pytest.mark.parametrize("dialect", [[], {}, 7, "klingon"])
 def test_a_dialect_of_any_kind_is_known_or_refused(broken: Path, dialect: Any) -> None:
     """An unhashable one was a TypeError, which hypothesis found."""
     checkpoint = Checkpoint(broken, "fuzz")

@@ -35,9 +35,9 @@ def test_rows_together_are_rounded_as_if_alone(type: GgmlType, n_rows: int) -> N
         x = g.input(*some.shape)
         y = g.output(row_by_row(g, w, x))
         g.allocate()
-        g.array(x)[...] = some
+        g.host_array(x)[...] = some
         g.compute()
-        return np.array(g.array(y))
+        return np.array(g.host_array(y))
 
     together, alone = product(rows), np.concatenate([product(row[None]) for row in rows])
     if type == GgmlType.Q4_K:  # has no such way; near it is all the same
@@ -56,7 +56,7 @@ def test_stacked_matrices_of_two_types_give_all_rows() -> None:
     x = g.input(3, 64)
     y = g.output(stacked_linear(g, stacked, x, g.linear))
     g.allocate()
-    g.array(x)[...] = rows = rng.standard_normal((3, 64)).astype(np.float32)
+    g.host_array(x)[...] = rows = rng.standard_normal((3, 64)).astype(np.float32)
     g.compute()
     rounded = dequantize_rows(quantize_rows(lower, GgmlType.Q8_0), GgmlType.Q8_0)
-    assert relative_error(g.array(y), rows @ np.concatenate([upper, rounded]).T) < 2e-2
+    assert relative_error(g.host_array(y), rows @ np.concatenate([upper, rounded]).T) < 2e-2

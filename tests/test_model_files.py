@@ -366,7 +366,7 @@ def test_a_pair_without_extras_says_the_same(bare: ConvertedPair, pair: Pair) ->
     options = SpeechOptions(seed=1, max_frames=2, language="english")
     ours, theirs = (TTS(path, n_threads=1) for path in (pair().talker, bare.talker))
     assert theirs.kind == ours.kind == "base"
-    assert np.array_equal(beginning(theirs, "Hello.", None, options), beginning(ours, "Hello.", None, options))
+    assert np.array_equal(beginning(theirs, "Hello.", Voice(), options), beginning(ours, "Hello.", Voice(), options))
 
 
 def test_what_llama_cpp_has_built_in_stands_in_for_missing_keys(mmproj: tuple[Keys, Tensors], tmp_path: Path) -> None:

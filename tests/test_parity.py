@@ -17,8 +17,10 @@ from qwen3tts_gguf.ggml.device import Backend
 from qwen3tts_gguf.model.files import ModelFiles
 from qwen3tts_gguf.model.tokenizer import Tokenizer
 from qwen3tts_gguf.model.vocabulary import Vocabulary
+from qwen3tts_gguf.nets import codec_layout
 from qwen3tts_gguf.nets.code_predictor import CodePredictor
 from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
+from qwen3tts_gguf.nets.codec_layout import CodecLayout
 from qwen3tts_gguf.nets.mel import log_mel
 from qwen3tts_gguf.nets.speaker_encoder import SpeakerEncoder
 from qwen3tts_gguf.nets.talker import Talker
@@ -126,11 +128,12 @@ def test_frame_embedding_is_the_sum_of_the_code_embeddings(golden: Golden, predi
     assert relative_error(frame.embedding, predictor.embed(frame.codes[None])[0]) < 1e-6
 
 
+@pytest.mark.parametrize("layout", [codec_layout.F16, codec_layout.F32], ids=["F16", "F32"])
 def test_codec_decoder_equals_one_official_pass_over_100_frames(
-    golden: Golden, files: ModelFiles, backend: Backend
+    golden: Golden, files: ModelFiles, backend: Backend, layout: CodecLayout
 ) -> None:
     expected = golden("codec_decoder")
-    decoder = CodecDecoder(files.mmproj, backend)
+    decoder = CodecDecoder(files.mmproj, backend, layout)
     [samples] = decoder.decode([(decoder.new_state(), expected["codes"])])
     assert relative_error(samples, expected["waveform"]) < TOLERANCE
 

@@ -136,7 +136,7 @@ def test_entries_are_overridden_one_by_one() -> None:
         ("talker", "a plan has no entry 'talker'"),
         ("talker=fast", "'fast' is no value of the plan's talker: it is plain, repack or extra"),
         ("predictor=", "'' is no value of the plan's predictor"),
-        ("codec=f64", "'f64' is no value of the plan's codec: it is f16 or f32"),
+        ("codec=f64", "'f64' is no value of the plan's codec: it is f16, f32 or q8_0"),
         ("frames=0", "'0' is no value of the plan's frames"),
         ("frames=many", "'many' is no value"),
         ("threads=1+2+3", "is no value of the plan's threads"),

@@ -22,6 +22,7 @@ import tiny
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import VoiceStore, tts
 from qwen3tts_gguf.cli import app
+from qwen3tts_gguf.engine import plan
 from qwen3tts_gguf.measure import verification
 
 Pair = Callable[..., ConvertedPair]
@@ -75,7 +76,7 @@ def place(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     def make(block: str) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("QWEN3TTS_VOICES", str(tmp_path / "voices"))
-        monkeypatch.setattr(tts, "default_threads", lambda: 1)
+        monkeypatch.setattr(plan, "default_threads", lambda: 1)
         monkeypatch.setattr(verification, "TEXTS", verification.TEXTS[:1])
         Path("models").mkdir()
         Path("models/nano").symlink_to(ROOT / "models/nano")

@@ -14,7 +14,7 @@ import test_cli
 from numpy.typing import NDArray
 
 from qwen3tts_convert import ConvertedPair
-from qwen3tts_gguf import TTS, NoEndOfSpeech, SpeechOptions
+from qwen3tts_gguf import TTS, NoEndOfSpeech, SpeechOptions, Voice
 from qwen3tts_gguf.model import nano
 from qwen3tts_gguf.nets.sampling import TalkerSampler, next_seed
 from qwen3tts_gguf.speech.runaway import STRETCH, SpeechWatch, frame_budget, n_spelled
@@ -146,7 +146,7 @@ def test_a_benchmark_is_not_stopped(never: TTS, monkeypatch: pytest.MonkeyPatch)
 
 def test_speech_without_end_is_an_error_that_has_what_was_said(never: TTS) -> None:
     with pytest.raises(NoEndOfSpeech) as caught:
-        never.speak(TEXT, options=SpeechOptions(seed=1, max_frames=3, retries=1))
+        never.speak(TEXT, Voice(), SpeechOptions(seed=1, max_frames=3, retries=1))
     error = caught.value
     assert error.seed == next_seed(1)  # of the last attempt
     assert error.samples.shape == (3 * FRAME,) and error.samples.dtype == np.float32

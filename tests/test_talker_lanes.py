@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -275,7 +277,8 @@ def test_the_end_of_the_context_is_an_error_of_one_sequence(pair: Pair) -> None:
     talker = Talker(file, 1)
     rows = Speech(598, 8, seed=3).rows(talker)
     long, short = began(talker, rows[:598]), began(talker, rows[:5])
-    outputs = [talker.step([(long, row)])[0] for row in rows[597:600]]
+    for row in rows[597:600]:
+        talker.step([(long, row)])
     assert long.n_positions == 600
     with pytest.raises(BackendError, match="context has 600 positions"):
         talker.step([(short, rows[4]), (long, rows[600])])
@@ -305,3 +308,26 @@ def test_a_talker_closes_with_sequences_open(pair: Pair) -> None:
     talker.close()
     talker.close()
     sequence.close()
+
+
+def test_talkers_dropped_while_they_load_block_nobody(pair: Pair) -> None:
+    program = """
+import gc, sys
+from pathlib import Path
+from qwen3tts_gguf.model.files import TalkerFile
+from qwen3tts_gguf.nets.talker import Talker
+
+gc.set_threshold(1)  # finalizes wherever Python code runs, also on the talker's own threads
+for i in range(12):
+    talker = Talker(TalkerFile(Path(sys.argv[1])), 1)
+    if i % 3:
+        sequence = talker.open()
+        sequence.start(talker.embed_codec([1, 2, 3]))
+        talker.cycle = talker, sequence
+    if i % 2:
+        talker.wait_until_loaded()
+print("done")
+"""
+    command = [sys.executable, "-c", program, str(pair("q8_0").talker)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -66,7 +66,7 @@ def test_a_stream_is_the_speech_frame_by_frame(ending: TTS, voice: Voice) -> Non
 
 
 def test_the_codes_decode_to_the_speech(single: TTS) -> None:
-    with single.utter(TEXT, options=options()) as utterance:
+    with single.utter(TEXT, Voice(), options()) as utterance:  # without a reference whose sound it goes on from
         samples = np.concatenate(list(utterance))
     assert utterance.codes.shape == (4, 16) and utterance.codes.dtype == np.int32
     assert np.array_equal(single.decode(utterance.codes), samples)
@@ -100,7 +100,7 @@ def test_without_max_frames_the_text_sets_a_budget(single: TTS) -> None:
         single.utter("Hi.", options=SpeechOptions()) as short,
         single.utter("word " * 60, options=SpeechOptions()) as long,
     ):
-        assert 75 <= short.max_frames < long.max_frames <= single.defaults.max_new_tokens
+        assert 25 < short.max_frames < long.max_frames <= single.defaults.max_new_tokens
 
 
 # -- what decides ------------------------------------------------------------------------------------------------------

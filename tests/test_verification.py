@@ -355,7 +355,7 @@ def test_verify_with_a_clip_and_with_a_preset(
         (("--json", "nowhere/verify.json"), "there is no folder nowhere"),
         (("--ref-text", "Words."), "name it with --voice"),
         (("--speaker", "serena"), "has no preset speakers"),
-        (("--speaker", "serena", "--voice", "ref.wav"), "both say who speaks"),
+        (("--speaker", "serena", "--voice", "ref.wav"), "both choose who speaks"),
         (("--texts", "nowhere.txt"), "nowhere.txt: cannot be read"),
         (("--texts", "/dev/null"), "there is no text in it"),
         (("--against-mmproj", "nowhere.gguf"), "nowhere.gguf: no such file"),

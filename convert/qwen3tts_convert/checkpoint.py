@@ -69,7 +69,10 @@ class Checkpoint:
         self.model_size = self._model_size()
         self.config = self._configuration()
         if self.model_type == "custom_voice" and not self.speakers:
-            raise self.talker.error("spk_id", "names no speaker, and a CustomVoice model speaks with nothing else")
+            raise CheckpointError(
+                f"{self.talker.where}: spk_id names no speaker, and a CustomVoice model speaks with nothing else",
+                hint='add {"spk_id": {"NAME": ROW}} with the row of codec_embedding that the training filled',
+            )
         self.codec_tokens = codec_tokens(self.talker)
         self.tokenizer = read_tokenizer(folder, self.config.talker.text_vocabulary)
         require_template_tokens(self.model, self.tokenizer)

@@ -58,7 +58,8 @@ def bench(
     """Measure how fast a model speaks here.
 
     Speaks a fixed sentence for a fixed number of frames, end of speech barred, after a warm-up. RTF is seconds of work
-    per second of speech: below 1 it keeps up.
+    per second of speech: below 1 it keeps up. Without --voice a Base model chooses its voice: the prompt of
+    the default voice would count in the first sound.
 
     A picture needs: pip install 'qwen3tts-gguf\\[plot]'
     """

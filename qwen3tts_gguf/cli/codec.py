@@ -13,6 +13,7 @@ from .console import (
     OutputOption,
     QuietOption,
     ThreadsOption,
+    amx_setting,
     output_target,
     progress,
     require_npy,
@@ -60,13 +61,14 @@ def decode(
     target = output_target(output)
 
     from ..audio_sink import open_sink
-    from ..engine.threads import default_threads
+    from ..engine.plan import Plan
     from ..ggml.device import Backend
     from ..model.files import MmprojFile, find_mmproj
     from ..nets.codec_decoder import CodecDecoder
     from ..nets.codes import read_codes
 
-    decoder = CodecDecoder(MmprojFile(find_mmproj(model)), Backend(threads or default_threads()))
+    plan = Plan.for_this_machine(threads, amx=amx_setting())  # rounds as `speak` does
+    decoder = CodecDecoder(MmprojFile(find_mmproj(model)), Backend(plan.threads.all), plan.codec)
     frames = read_codes(codes, decoder.config.codebook_size)
     state = decoder.new_state()
     with open_sink(target) as sink, progress(quiet=quiet) as bar:

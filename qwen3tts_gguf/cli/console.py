@@ -29,6 +29,7 @@ __all__ = [
     "VoicesOption",
     "amx_setting",
     "decoded",
+    "model_or_nano",
     "output_target",
     "print_json",
     "print_notes",
@@ -110,6 +111,12 @@ def output_target(output: Path) -> Path | BinaryIO:
     if sys.stdout.isatty():
         raise OptionError("-o - writes audio to stdout, which is a terminal", hint="send it to a pipe or a file")
     return sys.stdout.buffer
+
+
+def model_or_nano(model: Path, context: typer.Context) -> Path | None:
+    """The model asked for; None where none is asked for and none is in the usual folder, so that nano speaks."""
+    given = context.get_parameter_source("model")
+    return model if (given is not None and given.name != "DEFAULT") or any(model.glob("*.gguf")) else None
 
 
 def voices_folder(chosen: Path | None) -> Path:

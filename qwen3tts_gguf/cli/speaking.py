@@ -22,6 +22,7 @@ from .console import (
     QuietOption,
     ThreadsOption,
     amx_setting,
+    model_or_nano,
     output_target,
     require_npy,
     save_array,
@@ -101,8 +102,9 @@ def speak(
 ) -> None:
     """Speak TEXT.
 
-    A Base model speaks like a clip (--voice), closest with the words said in it (--ref-text); a CustomVoice model has
-    presets (--speaker); a VoiceDesign model follows a description (--instruct).
+    A Base model has voices by name (--voice; voice list shows them) and speaks like a clip, closest with the words said
+    in it (--ref-text); a CustomVoice model has presets (--speaker); a VoiceDesign model follows a description
+    (--instruct).
 
     qwen3tts speak "Good morning." --voice ref.wav --ref-text "What ref.wav says." -o morning.wav
 
@@ -135,6 +137,8 @@ def speak(
     )  # fmt: skip
     there = _model_there_is(model, context, quiet)
     tts = TTS(there, mmproj=mmproj, n_threads=threads, amx=amx_setting(), check_memory=not force)
+    if speaker is None:
+        voice_options = voice_options.or_preferred(tts)
     voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
@@ -154,9 +158,8 @@ def speak(
 
 def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
     """The model asked for; nano where none is asked for and none lies in the usual folder."""
-    given = context.get_parameter_source("model")
-    if (given is not None and given.name != "DEFAULT") or any(model.glob("*.gguf")):
-        return model
+    if (asked := model_or_nano(model, context)) is not None:
+        return asked
     from ..model import nano
 
     folder = nano.folder()
@@ -166,7 +169,7 @@ def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
             "hint: three lines make a model that says anything:\n"
             "  pip install 'qwen3tts-gguf[hub]'\n"
             "  qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base\n"
-            '  qwen3tts speak "Good morning." --voice ref.wav',
+            '  qwen3tts speak "Good morning."',
             soft_wrap=True,
             markup=False,
         )

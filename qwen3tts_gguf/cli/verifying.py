@@ -71,7 +71,7 @@ def verify(
     """Tell what quantizing changed: hold a model against an F32 or F16 pair of the same checkpoint.
 
     The reference speaks some texts; both models are then led over its codes, frame by frame, and what they expect next
-    is compared. Exit code 4 if a threshold is not kept.
+    is compared. Without --voice a Base model chooses its voice. Exit code 4 if a threshold is not kept.
 
     A picture needs: pip install 'qwen3tts-gguf\\[plot]'
     """

@@ -1,22 +1,25 @@
-"""The options that choose a voice, and the voice they choose: a clip, or a voice that was saved."""
+"""The options that choose a voice, and the voice they choose: a clip, a saved voice, or a shipped one."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import OptionError, TextError
+from ..errors import OptionError, TextError, VoiceError
 from .console import VoicesOption, print_notes, printable, read_text, stderr, voices_folder
 
 if TYPE_CHECKING:
     from ..tts import TTS
     from ..voice.voice import Voice
 
-__all__ = ["ClipOptions", "VoiceOptions"]
+__all__ = ["ENVIRONMENT", "ClipOptions", "VoiceOptions"]
+
+ENVIRONMENT = "QWEN3TTS_VOICE"
+"""Takes what --voice takes, for `speak` without --voice."""
 
 
 @dataclass(frozen=True)
@@ -73,32 +76,55 @@ class ClipOptions:
 class VoiceOptions:
     """Who speaks."""
 
-    voice: Annotated[str | None, typer.Option(help="A clip to speak like, or the name of a saved voice.")] = None
+    voice: Annotated[
+        str | None,
+        typer.Option(help="A clip to speak like, a saved or shipped voice by its name, or none: the model chooses."),
+    ] = None
     clip: ClipOptions = field(default_factory=ClipOptions)
     voices: VoicesOption = None
 
     def chosen(self, tts: TTS, quiet: bool) -> Voice | None:
         """The voice of the clip or of that name; None if no voice was asked for. Prints its notes. Raises Error."""
+        from ..voice.shipped import shipped_voices
+        from ..voice.store import NO_VOICE, VoiceStore
+        from ..voice.voice import Voice
+
         if self.voice is None:
+            if self.clip == ClipOptions(x_vector_only=True) and tts.default_voice is not None:
+                return tts.resolve(tts.default_voice.without_codes())
             if self.clip != ClipOptions():
                 raise OptionError(
                     "--ref-text, --ref-text-file, --ref-pad and --x-vector-only belong to a clip",
                     hint="name it with --voice",
                 )
             return None
-        from ..voice.store import VoiceStore
+        if self.voice.lower() == NO_VOICE:
+            if self.clip != ClipOptions():
+                raise OptionError(f"--voice {self.voice} leaves the voice to the model: no other option can shape it")
+            return Voice()
 
         store, path = VoiceStore(voices_folder(self.voices)), Path(self.voice)
         looks_like_clip = path.suffix or path.parent != Path()
         if os.path.isfile(path) or (looks_like_clip and self.voice not in store.names()):
             return self.clip.voice(path, tts, quiet)
-        saved = store.load(self.voice)
+        is_saved = store.path(self.voice).is_file()
+        if not is_saved and self.voice not in (tts.shipped_voices or shipped_voices(tts.name)):
+            known = ", ".join([*store.names(), *tts.shipped_voices]) or "none yet"
+            message = f"no voice named {self.voice!r} is shipped with this model or in {store.folder}"
+            raise VoiceError(message, hint=f"there are {known}")
         if self.clip != ClipOptions(x_vector_only=self.clip.x_vector_only):
-            message = f"{self.voice!r} is a saved voice: --ref-text, --ref-text-file and --ref-pad are for clips"
+            message = f"{self.voice!r} is not a clip: --ref-text, --ref-text-file and --ref-pad are for clips"
             raise OptionError(message)
-        if self.clip.x_vector_only and saved.speaker is None:
+        voice = store.load(self.voice) if is_saved else Voice.shipped(self.voice)
+        if self.clip.x_vector_only and is_saved and voice.speaker is None:
             raise OptionError(f"the saved voice {self.voice!r} has no speaker vector", hint="leave out --x-vector-only")
-        return saved.without_codes() if self.clip.x_vector_only else saved
+        return tts.resolve(voice.without_codes() if self.clip.x_vector_only else voice)
+
+    def or_preferred(self, tts: TTS) -> VoiceOptions:
+        """With the voice of the environment where none was asked for; a model that cannot clone passes it over."""
+        wished = os.environ.get(ENVIRONMENT)
+        asked = self.voice is not None or self.clip != ClipOptions(x_vector_only=self.clip.x_vector_only)
+        return self if asked or not wished or tts.kind != "base" else replace(self, voice=wished)
 
 
 def _beside(clip: Path) -> Path:

@@ -1,7 +1,8 @@
-"""`qwen3tts voice`: saved voices."""
+"""`qwen3tts voice`: saved voices, shipped voices, and the cache of these."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,20 +20,23 @@ from .console import (
     ThreadsOption,
     VoicesOption,
     amx_setting,
+    model_or_nano,
     print_json,
     stderr,
     stdout,
     voices_folder,
 )
 from .expanded import expanded
-from .voice_options import ClipOptions
+from .voice_options import ENVIRONMENT, ClipOptions
 
 if TYPE_CHECKING:
+    from ..voice.cache import VoiceCache
+    from ..voice.shipped import ShippedVoice
     from ..voice.voice import Voice
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Save voices under a name.", no_args_is_help=True)
+app = typer.Typer(help="Save voices under a name, list them, and the shipped ones.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="Letters, digits, spaces, . - _")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -73,39 +77,69 @@ def create(
 
 
 @app.command("list")
-def list_voices(voices: VoicesOption = None, as_json: JsonOption = False) -> None:
-    """List the saved voices."""
+def list_voices(
+    context: typer.Context,
+    model: ModelOption = DEFAULT_MODELS,
+    mmproj: MmprojOption = None,
+    voices: VoicesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the saved voices, and the shipped ones of a model that clones: each speaks by --voice and its name.
+
+    A shipped voice is encoded when it first speaks, and what was made of it is cached; the last line shows where.
+    """
+    from ..voice.cache import VoiceCache
     from ..voice.store import VoiceStore
 
-    store = VoiceStore(voices_folder(voices))
+    store, shipped = VoiceStore(voices_folder(voices)), _shipped(context, model, mmproj)
+    default = os.environ.get(ENVIRONMENT) or next(iter(shipped), "") if shipped else ""
     reports = []
     for name in store.names():
         try:
-            reports.append({"name": name, **_report(store.load(name))})
+            reports.append({"name": name, **_saved_report(store.load(name))})
         except VoiceError as error:  # one damaged file hides no other voice
             stderr.print(f"warning: {error}", soft_wrap=True, markup=False)
+    saved = {report["name"] for report in reports}
+    reports += [_shipped_report(voice) for name, voice in shipped.items() if name not in saved]
+    for report in reports:
+        report["default"] = report["name"] == default
     if as_json:
         print_json(reports)
         return
-    if not reports:
-        stderr.print(f"no voices in {store.folder}", soft_wrap=True, markup=False)
-        return
-    table = Table("name", "speaker vector", "reference", "language", "says", box=None, padding=(0, 2, 0, 0))
-    for voice in reports:
-        reference = f"{voice['frames'] * 0.08:.1f} s" if voice["frames"] else "-"
-        says = voice["transcript"] or voice["instruct"] or "-"
-        cells = voice["name"], str(voice["speaker_values"] or "-"), reference, voice["language"] or "auto", says
+    if not saved:
+        stderr.print(f"no saved voices in {store.folder}", soft_wrap=True, markup=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), expand=True)
+    for column in ("name", "kind", "voice"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("transcript", no_wrap=True, overflow="ellipsis", ratio=1)
+    for report in reports:
+        kind = report["kind"] + (", default" if report["default"] else "")
+        says = report["transcript"] or report.get("instruct") or "-"
+        cells = report["name"], kind, _described(report), says
         table.add_row(*map(escape, cells))
-    stdout.print(table)
+    if reports:
+        stdout.print(table)
+    stdout.print(_described_cache(VoiceCache.of_user()), soft_wrap=True, markup=False)
 
 
 @app.command()
-def show(name: NameArgument, voices: VoicesOption = None, as_json: JsonOption = False) -> None:
-    """Show what is saved of a voice."""
+def show(
+    context: typer.Context,
+    name: NameArgument,
+    model: ModelOption = DEFAULT_MODELS,
+    mmproj: MmprojOption = None,
+    voices: VoicesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is known of a voice, saved or shipped."""
     from ..voice.store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
-    report = {"name": name, "path": str(store.path(name)), **_report(store.load(name))}
+    shipped = {} if store.path(name).is_file() else _shipped(context, model, mmproj)
+    if name in shipped:
+        report = _shipped_report(shipped[name])
+    else:
+        report = {"name": name, "path": str(store.path(name)), **_saved_report(store.load(name))}
     if as_json:
         print_json(report)
         return
@@ -113,6 +147,19 @@ def show(name: NameArgument, voices: VoicesOption = None, as_json: JsonOption = 
     for key, value in report.items():
         table.add_row(key, "-" if value in (None, "", 0) else escape(str(value)))
     stdout.print(table)
+
+
+@app.command("cache")
+def show_cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete it; shipped voices are then encoded again.")] = False,
+) -> None:
+    """Show where and how large the cache of the shipped voices is."""
+    from ..voice.cache import VoiceCache
+
+    cache = VoiceCache.of_user()
+    if clear:
+        cache.clear()
+    stdout.print(_described_cache(cache), soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -164,8 +211,30 @@ def _share(weight: str) -> float:
     return float(weight[:-1]) / 100 if weight.endswith("%") else float(weight)
 
 
-def _report(voice: Voice) -> dict[str, Any]:
+# -- reports -----------------------------------------------------------------------------------------------------------
+
+
+def _shipped(context: typer.Context, model: Path, mmproj: Path | None) -> dict[str, ShippedVoice]:
+    """Of the model that `speak` would take with these options; of any Base model where there is more than one to choose
+    from. Raises ModelFileError."""
+    from ..model import nano
+    from ..model.files import ModelFiles
+    from ..voice.compatibility import BASE
+    from ..voice.shipped import shipped_voices
+
+    asked = model_or_nano(model, context)
+    if asked is None:
+        return shipped_voices(nano.NAME)
+    if len([file for file in asked.glob("*.gguf") if not file.name.startswith("mmproj-")]) > 1:
+        return shipped_voices("")
+    files = ModelFiles(asked, mmproj)
+    clones = files.talker.model_type in ("", BASE) and files.mmproj.speaker_encoder is not None
+    return shipped_voices(files.talker.name) if clones else {}
+
+
+def _saved_report(voice: Voice) -> dict[str, Any]:
     return {
+        "kind": "saved",
         "speaker_values": 0 if voice.speaker is None else voice.speaker.size,
         "frames": 0 if voice.codes is None else len(voice.codes),
         "transcript": voice.transcript,
@@ -177,3 +246,34 @@ def _report(voice: Voice) -> dict[str, Any]:
         "clip_sha256": voice.clip_sha256,
         "clip_rate_hz": voice.clip_rate_hz or None,
     }
+
+
+def _shipped_report(voice: ShippedVoice) -> dict[str, Any]:
+    return {
+        "name": voice.name,
+        "kind": "shipped",
+        "sex": voice.sex,
+        "accent": voice.accent,
+        "origin": voice.origin,
+        "language": None,
+        "transcript": voice.transcript,
+        "clip": str(voice.clip),
+    }
+
+
+def _described(report: dict[str, Any]) -> str:
+    """What a voice is, in a few words."""
+    if report["kind"] == "shipped":
+        return f"{report['sex']}, {report['accent']} accent"
+    reference = [f"{report['frames'] * 0.08:.1f} s reference"] if report["frames"] else []
+    vector = [f"{report['speaker_values']} values"] if report["speaker_values"] else []
+    preset = [f"preset {report['preset']}"] if report["preset"] else []
+    language = [report["language"]] if report["language"] else []
+    return ", ".join(reference + vector + preset + language) or "description"
+
+
+def _described_cache(cache: VoiceCache) -> str:
+    if cache.folder is None:
+        return "cache of shipped voices: none, the system names no folder for it"
+    n, size = len(cache.files()), f"{cache.n_bytes() / 1000:.0f} kB"
+    return f"cache of shipped voices: {cache.folder} ({n} {'file' if n == 1 else 'files'}, {size})"

@@ -9,6 +9,7 @@ __all__ = ["in_flags"]
 FLAGS = {
     "Voice.from_audio": "--voice",
     "Voice.preset": "--speaker",
+    "Voice.shipped": "--voice",
     "Voice.design": "--instruct",
     "Voice.without_codes": "--x-vector-only",
     "check_memory": "--force",

@@ -5,9 +5,10 @@
     engine thread:  [one slice of a prompt]  talker ─ code 0 ─ predictor ──> codec thread
                     └──────────────── one step: a frame for each lane that is due ───────────────┘
 
-One thread makes all native calls of talker and code predictor, one more those of the codec decoder; nobody else enters
-them. (Every thread that computes with ggml gets a team of OpenMP threads of its own, and a lock around a prompt would
-stop everybody.) While the codec decodes a frame, talker and predictor make the next one.
+One thread makes all native calls of talker and code predictor, and those of the codec that have the machine to
+themselves; one more decodes while talker and predictor make the next frame (codec_stage.py). Nobody else enters the
+nets: every thread that computes with ggml gets a team of OpenMP threads of its own, and a lock around a prompt would
+stop everybody.
 
 Up to `n_lanes` speeches share a step. More may be open: they take turns, frame by frame. What a speech says depends on
 its `Request` alone, never on the others (nets/widths.py says how products are shared without a bit's difference).
@@ -20,10 +21,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +34,13 @@ from ..ggml.library import forward_log
 from ..model.files import ModelFiles
 from ..model.schema import N_CODEBOOKS
 from ..nets.code_predictor import CodePredictor
-from ..nets.codec_decoder import CodecDecoder, CodecState
+from ..nets.codec_decoder import CodecDecoder
 from ..nets.talker import Talker
+from ..speech.options import SpeechOptions
 from ..voice.voice import Voice
+from .codec_stage import CodecStage, Due
 from .lane import Lane, Request
-from .mailbox import Ending, Piece
+from .mailbox import Ending
 from .plan import Plan
 
 __all__ = ["Engine"]
@@ -46,7 +48,6 @@ __all__ = ["Engine"]
 Result = TypeVar("Result")
 
 _THREAD_NAME = "qwen3tts"
-_DECODED_AT_ONCE = 24  # frames of `decode`, between which lanes get their turn
 
 
 class Engine:
@@ -62,9 +63,6 @@ class Engine:
         self._lanes: list[Lane] = []  # open and read; whose turn it is stands first
         self._tasks: deque[Callable[[], None]] = deque()
         self._closing = False
-        self._codec_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{_THREAD_NAME}-codec")
-        self._decoding: Future[None] | None = None
-        self._primed: WeakKeyDictionary[Voice, CodecState] = WeakKeyDictionary()
         self._loaded: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(files,), name=_THREAD_NAME, daemon=True)
         self._thread.start()
@@ -82,13 +80,14 @@ class Engine:
 
     @property
     def predictor(self) -> CodePredictor:
-        """The same."""
+        """The same. Raises UsageError after `close`."""
+        self._require_usable()
         return self._predictor
 
     @property
     def decoder(self) -> CodecDecoder:
         """The same."""
-        return self._decoder
+        return self._codec.decoder
 
     def open(self, request: Request) -> Lane:
         """A lane for a speech; nothing is computed before `start`."""
@@ -121,10 +120,10 @@ class Engine:
     def decode(self, codes: NDArray[np.integer], reference: Voice | None = None) -> NDArray[np.float32]:
         """codes [frames, 16] -> samples [frames * 1920]; `reference` as in `Request`. Raises CodesError."""
         self._require_usable()
-        state = self._codec_thread.submit(self._codec_state, reference).result()
-        pieces = [codes[i : i + _DECODED_AT_ONCE] for i in range(0, max(1, len(codes)), _DECODED_AT_ONCE)]
-        futures = [self._codec_thread.submit(self._decoder.decode, [(state, piece)]) for piece in pieces]
-        return np.concatenate([samples for future in futures for samples in future.result()])
+        codec, n = self._codec, self.plan.frames_at_once
+        state = self.call(lambda: codec.new_state(reference))
+        pieces = [codes[i : i + n] for i in range(0, max(1, len(codes)), n)]  # other speeches go on between them
+        return np.concatenate([self.call(partial(codec.decode, state, piece)) for piece in pieces])
 
     def close(self) -> None:
         """End all speeches with an error, stop the threads, and free the nets. Closing twice is fine."""
@@ -156,7 +155,6 @@ class Engine:
             self._load(files)
         except BaseException as error:
             self._closing = True
-            self._codec_thread.shutdown(wait=False)
             self._loaded.set_exception(error)
             return
         self._loaded.set_result(None)
@@ -175,9 +173,11 @@ class Engine:
         plan = self.plan
         self._talker = Talker(files.talker, plan.threads.all, plan.talker)  # llama.cpp reads its file meanwhile
         self._predictor_backend = Backend(plan.threads.all, plan.predictor)
-        self._codec_backend = Backend(plan.threads.all, plan.codec_placements)
+        codec_backend = Backend(plan.threads.all, plan.codec_placements)
         self._predictor = CodePredictor(files.mmproj, self._predictor_backend, single_rows=plan.single_rows)
-        self._decoder = CodecDecoder(files.mmproj, self._codec_backend, plan.codec)
+        decoder = CodecDecoder(files.mmproj, codec_backend, plan.codec)
+        self._codec = CodecStage(decoder, codec_backend, plan.threads, f"{_THREAD_NAME}-codec", self._wake)
+        self._predictor.prepare(1, SpeechOptions().sampling(files.talker.generation)[1])
         self._talker.wait_until_loaded()
 
     def _next_lanes(self) -> list[Lane] | None:
@@ -234,7 +234,8 @@ class Engine:
         lane.next_row = prompt.embeddings[-1]
         lane.timings.prompt_positions, lane.timings.prompt_kept = len(prompt.embeddings), lane.sequence.n_kept
         lane.timings.prompt += time.perf_counter() - started
-        self._decoding = lane.primed = self._codec_thread.submit(self._prime, lane)
+        is_alone = all(other.sequence is None or other is lane for other in self._lanes)
+        self._codec.prime(lane, beside=not is_alone)
 
     def _prefill(self, lane: Lane) -> None:
         assert lane.sequence is not None
@@ -255,9 +256,6 @@ class Engine:
                 lane.mailbox.end(Ending(error=output.problem))
             elif (code0 := lane.choose(output.logits)) is not None:
                 going.append((lane, output.hidden, code0))
-        for lane, _, _ in going:
-            if lane.n_frames == 0 and lane.primed is not None:
-                lane.primed.result()
         if going:
             frames = self._predictor.predict(
                 np.stack([hidden for _, hidden, _ in going]),
@@ -280,31 +278,21 @@ class Engine:
     def _hand_to_codec(self, lanes: Sequence[Lane]) -> None:
         """Have the codec decode what lanes have ready, beside the next step where the plan says so.
 
-        At most one call is under way, so that the codec is never more than a step behind. The first frame of a speech
-        that is alone is waited for with all threads: somebody waits for its sound.
+        The first frame of a speech that is alone is decoded at once with all threads: somebody waits for its sound.
         """
         due = []
         for lane in lanes:
             at_once = max(1, lane.frames_at_once // len(lanes))
             if lane.ending or len(lane.undecoded) >= at_once:
-                codes = np.array(lane.undecoded, np.int32).reshape(-1, N_CODEBOOKS)
+                due.append(Due(lane, np.array(lane.undecoded, np.int32).reshape(-1, N_CODEBOOKS), lane.ending))
                 lane.undecoded.clear()
-                due.append((lane, codes, lane.ending))
-        if not due:
-            return
-        if self._decoding is not None:
-            self._decoding.result()
-        threads = self.plan.threads
-        alone_and_first = len(lanes) == 1 and lanes[0].n_frames == 1
-        beside = threads.side_by_side and not alone_and_first
-        self._decoding = self._codec_thread.submit(self._sound, due, threads.codec if beside else threads.all)
-        if not beside:
-            self._decoding.result()
+        if due:
+            is_first_and_alone = len(lanes) == 1 and lanes[0].n_frames == 1
+            self._codec.decode_due(due, beside=not is_first_and_alone)
 
     def _n_threads(self) -> int:
-        """Threads of talker and predictor: all, unless the codec is at work."""
-        busy = self._decoding is not None and not self._decoding.done()
-        return self.plan.threads.language if busy else self.plan.threads.all
+        """Threads of talker and predictor: all, unless the codec is at work beside them."""
+        return self.plan.threads.language if self._codec.is_busy else self.plan.threads.all
 
     def _free(self, reason: BaseException) -> None:
         for lane in self._lanes:
@@ -312,60 +300,6 @@ class Engine:
         for task in self._tasks:
             task()
         self._retire(all_lanes=True)
-        self._codec_thread.shutdown()
-        self._primed.clear()
+        self._codec.close()
         self._talker.close()
-        del self._predictor, self._decoder, self._predictor_backend, self._codec_backend
-
-    # -- the codec's thread --------------------------------------------------------------------------------------------
-
-    def _prime(self, lane: Lane) -> None:
-        """What the first frame needs besides its prompt, which goes in meanwhile."""
-
-        def prepare() -> None:
-            self._predictor.prepare(1, lane.request.predictor_sampling)
-            lane.codec_state = self._codec_state(lane.request.reference)
-
-        self._attempt([lane], prepare)
-
-    def _codec_state(self, reference: Voice | None) -> CodecState:
-        """The decoder's memory at the start of a speech: of the reference, so that the onset follows from it."""
-        if reference is None or reference.codes is None:
-            return self._decoder.new_state()
-        if reference not in self._primed:
-            threads = self.plan.threads
-            self._codec_backend.use_threads(threads.codec if self._lanes else threads.all)
-            self._primed[reference] = self._decoder.prime(reference.codes)
-        return self._primed[reference].copy()
-
-    def _sound(self, due: list[tuple[Lane, NDArray[np.int32], Ending | None]], n_threads: int) -> None:
-        """Decode the frames of some lanes, and put them into the mailboxes."""
-        due = [(lane, codes, ending) for lane, codes, ending in due if not lane.is_over]
-        self._codec_backend.use_threads(n_threads)
-        self._attempt([lane for lane, _, _ in due], lambda: self._deliver(due))
-
-    def _deliver(self, due: list[tuple[Lane, NDArray[np.int32], Ending | None]]) -> None:
-        with_frames = [(lane, codes) for lane, codes, _ in due if len(codes)]
-        jobs = [(lane.codec_state, codes) for lane, codes in with_frames if lane.codec_state is not None]
-        started = time.perf_counter()
-        decoded = self._decoder.decode(jobs)
-        seconds = time.perf_counter() - started
-        for (lane, codes), samples in zip(with_frames, decoded, strict=True):
-            lane.timings.codec += [seconds / len(codes)] * len(codes)
-            self._put(lane, codes, samples)
-        for lane, _, ending in due:
-            if ending is not None:
-                lane.mailbox.end(ending)
-
-    def _put(self, lane: Lane, codes: NDArray[np.int32], samples: NDArray[np.float32]) -> None:
-        """Up to the frame that no longer is speech, if the watch finds one: then the speech ends with it."""
-        complaint, n = None, len(codes)
-        for i, frame in enumerate(samples.reshape(len(codes), -1)):
-            complaint = lane.watch.hear(int(codes[i][0]), frame) if lane.watch else None
-            if complaint:
-                n = i + 1
-                break
-        lane.mailbox.put(Piece(codes[:n], samples[: n * self._decoder.samples_per_frame]))
-        if complaint:
-            lane.mailbox.end(Ending(runaway=complaint))
-            self._wake()
+        del self._predictor, self._codec, self._predictor_backend

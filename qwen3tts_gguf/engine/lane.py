@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,8 +80,6 @@ class Lane:
         self.watch = None if request.endless else SpeechWatch()
         self.sequence: TalkerSequence | None = None
         self.codec_state: CodecState | None = None
-        self.primed: Future[None] | None = None
-        """Done when `codec_state` is there."""
         self.slices: deque[slice] = deque()
         """Of the prompt, still to go in before its last row."""
         self.next_row: NDArray[np.float32] | None = None

@@ -19,12 +19,11 @@ from typing import Any
 from ..errors import Note, OptionError
 from ..ggml.machine import Machine, this_machine
 from ..ggml.trial import Verdict, try_buffer_types
-from ..nets.codec_decoder import CodecLayout
-from ..nets.codec_weights import BlockLayout
+from ..nets.codec_layout import F16, F32, Q8_0, CodecLayout
 from ..nets.talker import TalkerBuffers
 from .threads import Shares, default_threads, shares
 
-__all__ = ["AMX_SETTINGS", "Plan", "forced_verdicts"]
+__all__ = ["AMX_SETTINGS", "CODEC_TYPES", "Plan", "forced_verdicts"]
 
 _AMX, _REPACK = "AMX", "CPU_REPACK"
 AMX_SETTINGS = ("auto", "on", "rows", "off")
@@ -90,7 +89,7 @@ class Plan:
             talker=row.talker if _survives(row.talker, verdicts) else TalkerBuffers.PLAIN,
             predictor=tuple(each for each in row.predictor if each in works or (each == _AMX and single_rows)),
             single_rows=single_rows,
-            codec=_CODECS[row.codec],
+            codec=row.codec,
             codec_placements=(),
             frames_at_once=row.frames_at_once,
             lanes_worth_it=row.lanes_worth_it,
@@ -119,13 +118,12 @@ class Plan:
         """The plan in words, entry by entry."""
         beside = f"talker and predictor {self.threads.language}, codec {self.threads.codec}"
         predictor = " ".join(self.predictor) or "plain"
-        codec = next((name for name, layout in _CODECS.items() if layout == self.codec), "a layout of its own")
         return {
             "row": self.row,
             "buffers": ", ".join(f"{name} {verdict.value}" for name, verdict in self.verdicts.items()) or "none",
             "talker": self.talker.value,
             "predictor": f"{predictor}, single rows" if self.single_rows else predictor,
-            "codec": f"{codec}, {self.frames_at_once} frames at once",
+            "codec": f"{_name(self.codec)}, {self.frames_at_once} frames at once",
             "threads": beside if self.threads.side_by_side else f"{self.threads.all}, in turn",
             "lanes": f"up to {self.lanes_worth_it}",
         }
@@ -142,28 +140,18 @@ def forced_verdicts(amx: str) -> dict[str, Verdict]:
 # -- the table -------------------------------------------------------------------------------------------------------
 
 
-_CODECS = {
-    # Every product in the type of the file, F16, but for those at points.
-    "f16": CodecLayout(),
-    # Where arithmetic bounds the time, not memory, F32; the first block at points too.
-    "f32": CodecLayout(
-        blocks=(
-            BlockLayout("stored", "points", "f32"),
-            BlockLayout("stored", "points", "f32"),
-            BlockLayout("f32", "points", "f32"),
-            BlockLayout("f32", "points", "f32"),
-        )
-    ),
-}
+CODEC_TYPES = {"f16": F16, "f32": F32, "q8_0": Q8_0}
+
+
+def _name(codec: CodecLayout) -> str:
+    return next(name for name, layout in CODEC_TYPES.items() if layout is codec)
 
 
 @dataclass(frozen=True)
 class _Row:
     talker: TalkerBuffers
     predictor: tuple[str, ...]
-    # Zen 4: F16 products 68 to 94 G/s, F32 24 to 44. Xeon: single products are faster in F32, a whole codec beside the
-    # others is not (f16 / f32, one thread, three runs in turn: 63.8 60.9 63.1 / 61.0 62.8 62.4), and takes 85 MB more.
-    codec: str = "f16"
+    codec: CodecLayout = F16  # Zen 4: F16 products 68 to 94 G/s, F32 24 to 44; nets/codec_layout.py has the Xeon's
     frames_at_once: int = 4  # up to the first block: 13.0 -> 9.1 ms a frame on Zen 4
     lanes_worth_it: int = 4
 
@@ -176,12 +164,15 @@ _TABLE = {
         TalkerBuffers.EXTRA,
         # Xeon, predictor in AMX / as in "avx512-intel": q4_0 17.8 / 27.4, q8_0 31 / 59, q4_k_m 23 / 28.
         (_AMX, _REPACK),
+        # Xeon, codec, one thread, four frames at once, F32 / F16: 45.5 / 49.2.
+        F32,
     ),
     "amx-rows": _Row(
         # A prompt is many rows, so no AMX. Xeon, repacked / plain: q4_0 one lane 30 / 29, four 30 / 43.
         TalkerBuffers.REPACK,
         # Always one row in each lane. Xeon: as in "amx", but for the first pass of two rows, taken singly.
         (_AMX, _REPACK),
+        F32,
     ),
     "avx512-amd": _Row(
         # Zen 4, talker repacked: q4_0 11.2, q8_0 (never repacked) 19.5.
@@ -194,6 +185,7 @@ _TABLE = {
         TalkerBuffers.REPACK,
         # Xeon: q4_0 repacked 27.4.
         (_REPACK,),
+        F32,
     ),
     # Not measured on a CPU of its own: as where it was.
     "avx2": _Row(TalkerBuffers.REPACK, (_REPACK,)),
@@ -246,8 +238,9 @@ def _predictor(plan: Plan, value: str) -> dict[str, Any]:
     return {"predictor": wanted, "single_rows": value == "amx-rows"}
 
 
-def _codec(_: Plan, value: str) -> dict[str, Any]:
-    return {"codec": _CODECS[value]}
+def _codec(plan: Plan, value: str) -> dict[str, Any]:
+    works = plan.verdicts.get(_AMX) is Verdict.WORKS
+    return {"codec": CODEC_TYPES[value], "codec_placements": (_AMX,) if value == "q8_0" and works else ()}
 
 
 def _count(field: str) -> Callable[[Plan, str], dict[str, Any]]:
@@ -270,7 +263,7 @@ def _at_least_1(value: str) -> int:
 _OVERRIDES = {
     "talker": _Override("plain, repack or extra", _talker),
     "predictor": _Override("plain, repack, amx or amx-rows", _predictor),
-    "codec": _Override(" or ".join(_CODECS), _codec),
+    "codec": _Override("f16, f32 or q8_0", _codec),
     "threads": _Override("a number, or two as in 3+1: talker and predictor, codec beside them", _threads),
     "frames": _Override("a number of frames that the codec decodes at once", _count("frames_at_once")),
     "lanes": _Override("a number", _count("lanes_worth_it")),

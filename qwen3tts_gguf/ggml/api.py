@@ -81,10 +81,6 @@ free = function("ggml_free", None, c_void_p)
 tensor_overhead = function("ggml_tensor_overhead", c_size_t)
 # struct ggml_tensor * ggml_new_tensor(struct ggml_context * ctx, enum ggml_type type, int n_dims, const int64_t *ne);
 new_tensor = function("ggml_new_tensor", c_void_p, c_void_p, c_int, c_int, c_void_p)
-# void * ggml_get_mem_buffer(const struct ggml_context * ctx);
-get_mem_buffer = function("ggml_get_mem_buffer", c_void_p, c_void_p)
-# size_t ggml_get_mem_size(const struct ggml_context * ctx);
-get_mem_size = function("ggml_get_mem_size", c_size_t, c_void_p)
 # void ggml_set_output(struct ggml_tensor * tensor);
 set_output = function("ggml_set_output", None, c_void_p)
 

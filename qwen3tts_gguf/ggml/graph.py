@@ -7,13 +7,13 @@
     x = g.input(2, 4)                                  # [rows, in]
     y = g.output(g.linear(w, x))                       # [rows, out]
     g.allocate()
-    g.array(x)[:] = 1
+    g.set(x, 1)
     g.compute()
-    g.array(y)                                         # a view of the result, valid until the next compute
+    g.get(y)                                           # a copy of the result
 
 Shapes run from the slowest dimension to the fastest, as in NumPy; only this file knows ggml's `ne` and `nb`, which run
 the other way. A graph is built once and computed many times. Its inputs keep their value between computations, so a
-constant one is set once and a state can be read and written through `Graph.array`.
+constant one is set once.
 
 ggml aborts the process when shapes do not fit, so each operation asserts what it needs.
 """
@@ -94,8 +94,8 @@ class Graph:
         self._parts_arena = Arena(0, sum(api.graph_overhead_custom(end - start, False) for start, end in spans))
         self._parts = [api.new_graph_custom(self._parts_arena.pointer, end - start, False) for start, end in spans]
         for part, (start, end) in zip(self._parts, spans, strict=True):
-            for i in range(start, end):
-                api.graph_add_node(part, api.graph_node(self._graph, i))
+            for node in self.nodes()[start:end]:
+                api.graph_add_node(part, node)
 
     def compute(self, before_part: Callable[[], None] = lambda: None) -> None:
         """Run the graph; other Python threads go on meanwhile. before_part may set the number of threads anew."""
@@ -106,14 +106,14 @@ class Graph:
 
     def set(self, x: Tensor, values: Any) -> None:
         """Give an input its value: an array of its shape, or anything NumPy can broadcast to it."""
-        self.array(x)[...] = values
+        self.host_array(x)[...] = values
 
     def get(self, x: Tensor) -> NDArray[Any]:
         """A copy of the value of an input or output."""
-        return np.array(self.array(x))
+        return np.array(self.host_array(x))
 
-    def array(self, x: Tensor) -> NDArray[Any]:
-        """The memory of an input or output as an array of its shape."""
+    def host_array(self, x: Tensor) -> NDArray[Any]:
+        """The memory of a tensor itself, as an array of its shape: for functions of `custom`, on the CPU only."""
         if (known := self._arrays.get(x.pointer)) is not None:
             return known
         data = x.struct.data
@@ -122,20 +122,9 @@ class Graph:
         self._arrays[x.pointer] = values
         return values
 
-    def arena(self) -> NDArray[np.uint64]:
-        """The memory of the tensor structs of this graph's nodes (slots.py)."""
-        address, size = api.get_mem_buffer(self._nodes.pointer), api.get_mem_size(self._nodes.pointer)
-        memory = (ctypes.c_uint64 * (size // ctypes.sizeof(ctypes.c_uint64))).from_address(address)
-        return np.ctypeslib.as_array(memory)
-
-    def views_of(self, leaf: Tensor) -> list[tuple[int, int]]:
-        """Every tensor of the graph that lies in the memory of `leaf`: its pointer, and its offset there in bytes."""
-        pointers = set()
-        for i in range(api.graph_n_nodes(self._graph)):
-            node = api.graph_node(self._graph, i)
-            pointers |= {node, *api.TensorStruct.from_address(node).src}
-        structs = {pointer: api.TensorStruct.from_address(pointer) for pointer in pointers if pointer}
-        return [(at, struct.view_offs) for at, struct in sorted(structs.items()) if struct.view_src == leaf.pointer]
+    def nodes(self) -> list[int]:
+        """Pointers to the tensor structs of all nodes, in the order of computation."""
+        return [api.graph_node(self._graph, i) for i in range(api.graph_n_nodes(self._graph))]
 
     def __del__(self) -> None:
         if getattr(self, "_allocator", None):
@@ -344,8 +333,7 @@ class Graph:
         if outermost:  # the kernel writes row after row wherever the strides say
             node.shape = (n_out, *steps, width)
             row_bytes = width * x.type.block_bytes
-            node.struct.nb[1], node.struct.nb[2] = prod(steps) * row_bytes, row_bytes
-            node.struct.nb[3] = steps[-1] * row_bytes
+            node.struct.nb[1:] = [prod(steps) * row_bytes, row_bytes, steps[-1] * row_bytes]
             return self.view(node, node.shape, _contiguous_strides(node.shape))
         return node
 
@@ -396,7 +384,7 @@ class Graph:
         what must be ready before; the function reads it through `array`."""
 
         def call(target: int, task: int, tasks: int, _user_data: int) -> None:
-            function(self.array(Tensor(target, shape)), task, tasks)
+            function(self.host_array(Tensor(target, shape)), task, tasks)
 
         callback = api.CustomOp(call)
         self._callbacks.append(callback)

@@ -50,9 +50,8 @@ class Slots:
 
     def __init__(self, backend: Backend, n_slots: int, n_values: int) -> None:
         self._weights = Weights(backend)
-        blank = new_block(n_values).view(
-            np.uint8
-        )  # what slots point at until `point`; never written, so never paged in
+        # What slots point at until `point`. It is never written, so it takes no memory.
+        blank = new_block(n_values).view(np.uint8)
         self._leaves = [self._weights.mapped(blank, (n_values,), GgmlType.F32) for _ in range(n_slots)]
         self._n_values = n_values
 
@@ -62,16 +61,22 @@ class Slots:
 
     def bind(self, graph: Graph) -> None:
         """Find what is to be rewritten when a slot is pointed elsewhere. Call after `Graph.allocate`."""
-        self._arena = graph.arena()
-        found = [graph.views_of(leaf) for leaf in self._leaves]
-        start = self._arena.ctypes.data
-        self._places = [
-            np.array([(pointer - start + api.TensorStruct.data.offset) // _POINTER_BYTES for pointer, _ in views])
-            for views in found
+        nodes = graph.nodes()
+        sources = [source for node in nodes for source in api.TensorStruct.from_address(node).src if source]
+        structs = {pointer: api.TensorStruct.from_address(pointer) for pointer in {*nodes, *sources}}
+        views = [
+            {at: struct.view_offs for at, struct in structs.items() if struct.view_src == leaf.pointer}
+            for leaf in self._leaves
         ]
-        self._offsets = [np.array([offset for _, offset in views], np.uint64) for views in found]
+        start, stop = min(nodes), max(nodes) + ctypes.sizeof(api.TensorStruct)  # views are nodes: one arena holds all
+        words = (ctypes.c_uint64 * ((stop - start) // _POINTER_BYTES)).from_address(start)
+        self._words = np.ctypeslib.as_array(words)
+        at_data = api.TensorStruct.data.offset - start
+        self._places = [np.array([(at + at_data) // _POINTER_BYTES for at in found], np.intp) for found in views]
+        self._offsets = [np.array([*found.values()], np.uint64) for found in views]
+        self._graph = graph  # whose memory the words are
 
     def point(self, slot: int, block: NDArray[np.float32]) -> None:
         """Let the graph work on `block` [n_values] in this slot, from the next computation on."""
         assert block.shape == (self._n_values,) and block.flags.c_contiguous
-        self._arena[self._places[slot]] = self._offsets[slot] + np.uint64(block.ctypes.data)
+        self._words[self._places[slot]] = self._offsets[slot] + np.uint64(block.ctypes.data)

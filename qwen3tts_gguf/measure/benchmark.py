@@ -59,20 +59,20 @@ def measure(
     choose_voice: Callable[[TTS], Voice | None] | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Load a model, speak `n_frames` frames with it, and tell how long everything took.
+    """Load a model, speak `n_frames` frames with it, and report how long everything took.
 
-    choose_voice: makes or loads the voice, once the model is there; None is `plain_voice`. on_stage hears what comes
-    next. Raises OptionError and all that loading and speaking raise.
+    choose_voice: makes or loads the voice, once the model is there; None is `plain_voice`. on_stage is called with what
+    comes next. Raises OptionError and all that loading and speaking raise.
 
     -> format (of this report), runtime, model {name, kind, files, bytes, types}, voice {kind, reference_frames},
     layout, threads, side_by_side (threads of talker and predictor, and of the codec beside them; None where they take
     turns), machine {cpu, cores, memory_gb, system, features}, plan (engine/plan.py, in words), amx_lost (the CPU has
     AMX, and this build cannot fully use it), notes (what could not be found out about the machine), versions, frames,
-    audio_seconds, load_seconds, voice_seconds, prefill {positions, kept, ms} (kept: known from speeches before), work_seconds (one utterance, from
-    text to last sample, as `TTS.speak` does it), rtf (work_seconds / audio_seconds), streamed {work_seconds, rtf} (the
-    same, frame by frame), frame_ms of that {talker, predictor, codec, other, whole: {median, p10, p90, mean}},
-    first_audio {warm_ms, warm_all_ms, from_start_seconds, start}, peak_rss_gb (None where unknown), long_run
-    {frame_100_ms, last_ms, ratio, frame_100_rss_gb, last_rss_gb} or None.
+    audio_seconds, load_seconds, voice_seconds, prefill {positions, kept (known from earlier speeches), ms},
+    work_seconds (one utterance, from text to last sample, as `TTS.speak` makes it), rtf (work_seconds / audio_seconds),
+    streamed {work_seconds, rtf} (the same, frame by frame), frame_ms of that {talker, predictor, codec, other, whole:
+    {median, p10, p90, mean}}, first_audio {warm_ms, warm_all_ms, from_start_seconds, start}, peak_rss_gb (None where
+    unknown), long_run {frame_100_ms, last_ms, ratio, frame_100_rss_gb, last_rss_gb} or None.
     """
     if n_frames < MIN_FRAMES:
         raise OptionError(f"a benchmark takes at least {MIN_FRAMES} frames, not {n_frames}")
@@ -134,13 +134,13 @@ def measure(
     }
 
 
-def plain_voice(tts: TTS) -> Voice | None:
+def plain_voice(tts: TTS) -> Voice:
     """What a model of this kind speaks with when nothing is said: its own choice, its first preset, a description."""
     if tts.kind == "custom_voice":
         return Voice.preset(next(iter(tts.vocabulary.speakers)))
     if tts.kind == "voice_design":
         return Voice(instruct="A calm voice.")
-    return None
+    return Voice()
 
 
 # -- speaking --------------------------------------------------------------------------------------------------------

@@ -29,8 +29,9 @@ from ..model.files import MmprojFile
 from ..model.schema import CodecDecoderConfig
 from .causal import FRAMES_AT_ONCE, MAX_SLOTS
 from .codec_graphs import Front, Middle, Tail
+from .codec_layout import F16, CodecLayout
 from .codec_state import KERNEL, CodecState, StateLayout
-from .codec_weights import CodecLayout, CodecWeights
+from .codec_weights import CodecWeights
 from .codes import check_codes
 from .layers import require_numbers
 
@@ -38,12 +39,15 @@ __all__ = ["CodecDecoder", "CodecLayout", "CodecState"]
 
 
 class CodecDecoder:
-    """Weights and graphs. What a stream remembers is the caller's `CodecState`. Not for two threads at once."""
+    """Weights and graphs. What a stream remembers is the caller's `CodecState`. Not for two threads at once.
+
+    layout: how products are computed; an F32 file is computed in F32 but for what the layout has in Q8_0.
+    """
 
     frames_at_once = FRAMES_AT_ONCE
     """A single stream is decoded fastest in multiples of so many frames."""
 
-    def __init__(self, model: MmprojFile, backend: Backend, layout: CodecLayout = CodecLayout()) -> None:
+    def __init__(self, model: MmprojFile, backend: Backend, layout: CodecLayout = F16) -> None:
         self.config = model.decoder
         self._file = model.file
         self._backend = backend

@@ -169,14 +169,14 @@ class CodecEncoder:
         """samples [n] -> [ceil(n / 960), hidden]"""
         g, n = self._seanet_graph, len(samples)
         for past in self._pasts:
-            g.array(past)[...] = 0
+            g.set(past, 0)
         padded = np.pad(samples.astype(np.float32), (self._conv_in.k - 1, -n % self._chunk))
         chunks = []
         for start in range(0, n, self._chunk):
             self._n_left = n - start
-            g.array(self._samples)[:, 0] = padded[start : start + len(g.array(self._samples))]
+            g.set(self._samples, padded[start : start + self._samples.shape[0], None])
             g.compute()
-            chunks.append(g.array(self._features).copy())
+            chunks.append(g.get(self._features))
         return np.concatenate(chunks)[: -(-n // prod(self.config.strides))]
 
     def _activated(self, g: Graph, x: Tensor, conv: Conv) -> Tensor:
@@ -194,8 +194,8 @@ class CodecEncoder:
 
         def activate(output: FloatArray, task: int, n_tasks: int) -> None:
             if past is not None and task == 0:
-                output[:n_past] = g.array(past)
-            source, target = g.array(x), output[n_past:]
+                output[:n_past] = g.host_array(past)
+            source, target = g.host_array(x), output[n_past:]
             n_valid = min(n, -(-self._n_left // samples_per_row))
             end = (task + 1) * n // n_tasks
             for start in range(task * n // n_tasks, end, tile):
@@ -229,12 +229,11 @@ class CodecEncoder:
         for stage in stages.values():
             g.output(stage)
         g.allocate()
-        g.array(seanet)[...] = features
-        g.array(positions)[:] = np.arange(n)
-        for i, row in enumerate(g.array(mask)):  # in place: it is the largest thing here
-            row[: i + 1], row[i + 1 :] = 0, -np.inf
+        g.set(seanet, features)
+        g.set(positions, np.arange(n))
+        g.set(mask, np.triu(np.full((n, n), -np.inf, np.float16), k=1))
         g.compute()
-        return {name: g.array(stage).copy() for name, stage in stages.items()}
+        return {name: g.get(stage) for name, stage in stages.items()}
 
     def _transformer_layer(self, g: Graph, w: TransformerLayer, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         c = self.config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,33 +12,10 @@ from ..ggml.types import GgmlType
 from ..model.files import MmprojFile
 from ..model.schema import N_CODEBOOKS, CodecDecoderConfig
 from .causal import CausalLoader, Conv, ResidualUnit, Snake
+from .codec_layout import BlockLayout, CodecLayout, Kernel
 from .layers import WeightLoader
 
-__all__ = ["Block", "BlockLayout", "CodecLayout", "CodecWeights", "Kernel", "TransformerLayer", "Upsample"]
-
-
-Kernel = Literal["stored", "f32", "points", "q8_0"]
-"""How a convolution is computed: as a product with windows of its input, in the type that the file stores its weights
-in, in F32 or in Q8_0; or at points, in F32 (winograd.py), which only dilated ones can be."""
-
-
-@dataclass(frozen=True)
-class BlockLayout:
-    """The kernels of one block."""
-
-    expand: Kernel = "stored"  # the transposed convolution
-    dilated: Kernel = "points"
-    mix: Kernel = "stored"  # k 1
-
-
-@dataclass(frozen=True)
-class CodecLayout:
-    """The kernels of the codec decoder."""
-
-    transformer: Kernel = "stored"
-    upsample: Kernel = "stored"
-    entry: Kernel = "stored"
-    blocks: tuple[BlockLayout, ...] = (BlockLayout(dilated="stored"), BlockLayout(), BlockLayout(), BlockLayout())
+__all__ = ["Block", "CodecWeights", "TransformerLayer", "Upsample"]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ that has no nucleus gets a limit that no probability reaches, greedy decoding is
 of 1 changes a logit by 0. A draw from softmax(logits / T) is the argmax of logits + T * Gumbel noise.
 
 Equal logits: the lower token comes first. ggml's sorts promise no order among equals, and its top_k keeps any of them
-at the cut: std::partial_sort of [5, 5, 6] for two drops either 5. So the sorted *values*, which no order among
-equals changes, only tell how many candidates stay, and the value of the last one. Which tokens they are is found by
-keys that are never equal: above the last value, equal to it, or below it, and then by token.
+at the cut: of [5, 5, 5, 6, 6] the top 3 are tokens 4, 3 and 1 (libstdc++). So the sorted *values*, which do not depend
+on the order among equals, only tell how many candidates stay, and the value of the last one. Which tokens they are is
+found by keys that are never equal: above the last value, equal to it, or below it, and then by token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..ggml.device import Tensor
 from ..ggml.graph import Graph
@@ -119,7 +118,7 @@ class GraphSampler:
             penalty[i] = sampling.repetition_penalty
             if sampling.draws:
                 kept = _kept(sampling, self._size)
-                noise[:, i, :kept] = self._gumbel(rng, len(noise), kept) * sampling.temperature
+                noise[:, i, :kept] = rng.gumbel(size=(len(noise), kept)) * sampling.temperature
                 top_k[i, :kept] = 0
                 top_p[i, :kept] = sampling.top_p if sampling.top_p < 1 else _NO_LIMIT
                 inverse_temperature[i] = 1 / sampling.temperature
@@ -130,7 +129,3 @@ class GraphSampler:
         g.set(self._penalties[0], 1 / penalty - 1)
         g.set(self._penalties[1], penalty - 1 / penalty)
         g.set(self._drawn, 0)
-
-    @staticmethod
-    def _gumbel(rng: np.random.Generator, n_steps: int, n: int) -> NDArray[np.float64]:
-        return rng.gumbel(size=(n_steps, n))

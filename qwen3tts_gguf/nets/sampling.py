@@ -49,8 +49,8 @@ class TalkerSampler:
         scores = logits.astype(np.float32, copy=True)
         if self._generated is None:
             self._generated = np.zeros(scores.shape, np.bool_)
-        said, penalty = scores[self._generated], self._sampling.repetition_penalty
-        scores[self._generated] = np.where(said < 0, said * penalty, said / penalty)
+        earlier, penalty = scores[self._generated], self._sampling.repetition_penalty
+        scores[self._generated] = np.where(earlier < 0, earlier * penalty, earlier / penalty)
         if self._n_generated < MIN_NEW_TOKENS:
             scores[self._end] = -np.inf
         scores[self._suppressed] = -np.inf

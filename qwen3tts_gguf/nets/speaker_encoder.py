@@ -111,10 +111,10 @@ class SpeakerEncoder:
         for stage in stages.values():
             g.output(stage)
         g.allocate()
-        g.array(x)[...] = mel
+        g.set(x, mel)
         lookups.set_rows()
         g.compute()
-        return {name: g.array(stage).squeeze().copy() for name, stage in stages.items()}
+        return {name: g.get(stage).squeeze() for name, stage in stages.items()}
 
     def _block(self, load: WeightLoader, dilation: int) -> Block:
         return Block(
@@ -183,4 +183,4 @@ class _WindowRows:
             reach = dilation * (k - 1) // 2
             mirrored = np.pad(np.arange(self._n), reach, mode="reflect")
             windows = np.arange(self._n)[:, None] + dilation * np.arange(k)
-            self._g.array(rows)[:] = mirrored[windows].reshape(-1)
+            self._g.set(rows, mirrored[windows].reshape(-1))

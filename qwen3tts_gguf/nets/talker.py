@@ -26,10 +26,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from math import prod
 from typing import Any
 
-import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +39,7 @@ from ..model.integrity import require_finite
 from .layers import require_numbers, table_rows
 from .talker_context import MAX_STREAMS, Context
 from .talker_memory import Slot, TalkerMemory
-from .talker_model import TOKEN_TABLE, TalkerBuffers, kv_type, load_model, placements
+from .talker_model import TOKEN_TABLE, LoadedModel, TalkerBuffers, kv_type, load_model, placements
 from .widths import safe_rows
 
 __all__ = ["Talker", "TalkerBuffers", "TalkerOutput", "TalkerSequence"]
@@ -98,29 +98,29 @@ class Talker:
         # AMX weights are made by a team of OpenMP threads of its own, and while there are more of those than processors
         # all teams sleep at every barrier (two threads took 42 ms per frame of the 0.6B, not 16).
         loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talker-loader")
-        loading: Future[Any] = loader.submit(load_model, model.file, model.config, placed)
+        loading: Future[LoadedModel] = loader.submit(load_model, model.file, model.config, placed)
         loader.shutdown(wait=False)
-        self._loading: Future[Any] | None = loading
+        self._loading: Future[LoadedModel] | None = loading
         self._maker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talker-memory")
-        n_batch, hidden, type = self.slice_length, model.config.hidden, kv_type(model)
+        n_batch, config, type = self.slice_length, model.config, kv_type(model)
 
         def new_context(n_streams: int, n_cells: int) -> Context:
             return Context(
                 loading.result(),
+                config,
+                type,
                 n_streams=n_streams,
                 n_cells=n_cells,
                 n_batch=n_batch,
                 n_threads=n_threads,
-                hidden=hidden,
-                type=type,
             )
 
         self._memory = TalkerMemory(new_context, model.config.context_length, n_threads, self._maker)
 
     def wait_until_loaded(self) -> Any:
-        """llama.cpp reads the weights while the caller goes on -> its model. Raises BackendError."""
+        """llama.cpp reads the weights while the caller goes on -> its llama_model. Raises BackendError."""
         assert self._loading, "the talker is closed"
-        return self._loading.result()
+        return self._loading.result().pointer
 
     def embed_text(self, ids: NDArray[np.integer] | list[int]) -> Rows:
         """Text token ids [T] -> [T, hidden], text projection included."""
@@ -146,7 +146,7 @@ class Talker:
         last = n_positions - 1
         cut = _shared_part(n_positions, n_shared)
         starts = [*range(0, cut, self.slice_length), *range(cut, last, self.slice_length), last]
-        return [slice(start, end) for start, end in zip(starts, starts[1:], strict=False)]
+        return [slice(start, end) for start, end in pairwise(starts)]
 
     def step(self, rows: Sequence[tuple[TalkerSequence, Rows]]) -> list[TalkerOutput]:
         """The next position of each of some open sequences, its embedding [hidden] -> an output for each.
@@ -200,14 +200,10 @@ class Talker:
         loading, self._loading = self._loading, None
         if loading is None:
             return
-        if not loading.exception():  # also waits
-            self._memory.close()
-            llama_cpp.llama_model_free(loading.result())
-        self._maker.shutdown()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_memory"):
-            self.close()
+        self._maker.shutdown(cancel_futures=True)
+        self._memory.close()
+        if not loading.exception():
+            loading.result().close()
 
 
 class TalkerSequence:

@@ -1,18 +1,16 @@
 """One llama_context: a table of keys and values, a row of cells for each stream.
 
 A stream holds one sequence, whose position p lies in cell p. Streams share the weights of a pass and nothing else
-(`kv_unified` is off), and flash attention is off: from position 256 on it splits one row's keys by thread
-(ggml-cpu/ops.cpp, `use_split_kv_path`), so that rounding would depend on the number of threads and on company. With both
-off, longer neighbours only add keys that are masked, and sums over them only add zeros.
+(`kv_unified` is off). Flash attention is off: from position 256 on it splits one row's keys by thread
+(ggml-cpu/ops.cpp, `use_split_kv_path`), so that rounding would depend on the number of threads and on company. With
+both off, longer neighbours only add keys that are masked, and sums over those only add zeros.
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -20,29 +18,40 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError
 from ..ggml.types import GgmlType
-from ..model.schema import CODEC_VOCABULARY
+from ..model.schema import CODEC_VOCABULARY, TalkerConfig
+from .talker_model import LoadedModel
 
-__all__ = ["CELL_STEP", "MAX_STREAMS", "Context", "copy_sequence", "return_freed_memory"]
+__all__ = ["CELL_STEP", "MAX_STREAMS", "Context", "copy_sequence", "return_freed_memory", "room_for_copies"]
 
 CELL_STEP = 256
 """llama.cpp rounds the cells of a stream up to a multiple of this, and the keys it looks at."""
 _N_POSITION_ROWS = 4  # three that are always equal, and one of zeros
 MAX_STREAMS = 256  # LLAMA_MAX_SEQ
 _WORD = 4
+_SAVED_CELL_BYTES, _SAVED_BYTES = 32, 1 << 16  # more than llama.cpp saves with each cell, and with all of them
 
 
 class Context:
     """Raises BackendError where there is no memory for it.
 
-    n_batch: the most positions in one pass, of one sequence or of several.
+    type: of keys and values. n_batch: the most positions in one pass, of one sequence or of several.
     """
 
     def __init__(
-        self, model: Any, *, n_streams: int, n_cells: int, n_batch: int, n_threads: int, hidden: int, type: GgmlType
+        self,
+        model: LoadedModel,
+        config: TalkerConfig,
+        type: GgmlType,
+        *,
+        n_streams: int,
+        n_cells: int,
+        n_batch: int,
+        n_threads: int,
     ) -> None:
         assert n_cells % CELL_STEP == 0 and n_streams <= MAX_STREAMS
         self.n_streams, self.n_cells = n_streams, n_cells
-        self._hidden = hidden
+        self.cell_bytes = 2 * config.n_layers * type.row_bytes(config.n_kv_heads * config.head_dim)
+        self._hidden = config.hidden
         n_batch = max(n_batch, n_streams)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_streams * n_cells
@@ -55,11 +64,11 @@ class Context:
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.type_k = params.type_v = int(type)
         params.no_perf = True
-        self._pointer = llama_cpp.llama_init_from_model(model, params)
+        self._model, self._pointer = model, model.new_context(params)
         if not self._pointer:
             raise BackendError(f"no memory for the talker's keys and values: {n_streams} times {n_cells} positions")
         self._memory = llama_cpp.llama_get_memory(self._pointer)
-        self._n_vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+        self._n_vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model.pointer))
         self._positions = np.zeros(_N_POSITION_ROWS * n_batch, np.int32)
         self._n_seq_ids = np.ones(n_batch, np.int32)
         self._wanted = np.zeros(n_batch, np.int8)
@@ -108,9 +117,7 @@ class Context:
         llama_cpp.llama_set_n_threads(self._pointer, n_threads, n_threads)
 
     def close(self) -> None:
-        pointer, self._pointer = self._pointer, None
-        if pointer:
-            llama_cpp.llama_free(pointer)
+        self._model.free_context(self._pointer)
 
     def __del__(self) -> None:
         if hasattr(self, "_pointer"):
@@ -124,17 +131,19 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def copy_sequence(source: Context, stream: int, target: Context, target_stream: int, n_positions: int) -> None:
+def copy_sequence(
+    source: Context, stream: int, target: Context, target_stream: int, n_positions: int, room: NDArray[np.uint32]
+) -> None:
     """Copy the keys and values of all `n_positions` of a stream into another stream, exactly, cell by cell.
+
+    room: memory to copy by way of, of any length; new memory where it is too small.
 
     llama.cpp saves a sequence as [magic, sequence, number of streams] and for each stream [number of cells, its cells],
     and loads it only into a context of as many streams. So the header is rewritten for the target, in place.
     """
     size = llama_cpp.llama_state_seq_get_size(source._pointer, stream)
-    memory = mmap.mmap(-1, size + _WORD * target.n_streams)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)  # faults of small pages take half of the time otherwise
-    words = np.frombuffer(memory, np.uint32, len(memory) // _WORD)
+    n_words = size // _WORD + target.n_streams
+    words = room[:n_words] if len(room) >= n_words else np.empty(n_words, np.uint32)
     address, pointer = words.ctypes.data, ctypes.POINTER(ctypes.c_uint8)
     saved = llama_cpp.llama_state_seq_get_data(source._pointer, ctypes.cast(address, pointer), size, stream)
     magic, sequence, *counts = words[: 3 + stream + 1].tolist()
@@ -148,3 +157,12 @@ def copy_sequence(source: Context, stream: int, target: Context, target_stream: 
     loaded = llama_cpp.llama_state_seq_set_data(target._pointer, ctypes.cast(address, pointer), n_bytes, target_stream)
     if loaded != n_bytes:
         raise BackendError(f"llama.cpp cannot load {n_positions} positions of a sequence")
+
+
+def room_for_copies(context: Context) -> NDArray[np.uint32]:
+    """Memory for `copy_sequence` into a context, touched, so that no copy waits for the system to provide it: 0.4 ms
+    per MB, and 2.5 ms in a virtual machine whose host has to provide it first."""
+    n_bytes = context.n_cells * (context.cell_bytes + _SAVED_CELL_BYTES) + _SAVED_BYTES
+    room = np.empty(n_bytes // _WORD, np.uint32)
+    room[:] = 0
+    return room

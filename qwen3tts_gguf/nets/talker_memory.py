@@ -1,15 +1,15 @@
 """Which stream of which context holds which sequence, and how that memory grows and shrinks.
 
-Contexts come in sizes: 512 cells a stream, then half as much again, and so on. Sequences of one size share a context, so
-that one pass reads the weights for all of them; those of another size have a context of their own, because a pass looks
-at as many keys for every lane as for its longest (2.2 ms a lane for each 256 positions of the 0.6B, where a pass for one
-lane takes 30), and because memory for a table as long as its longest row would be wasted on short rows.
+Contexts come in sizes: 512 cells per stream, then half as much again, and so on. Sequences of one size share a context,
+so that one pass reads the weights for all of them. Those of another size have their own, because memory is a table as
+long as its longest row, and a pass looks at as many keys for every lane as for its longest. With one lane of 2,000
+positions and seven of 300, one table of the 0.6B would take 1.9 GB, and these two take 0.65.
 
     512 cells:  [ a ][ b ][ idle ][   ]      the context of this size
     768 cells:  [ c ]
 
 Nobody waits for a large context to be made, which takes 37 ms per 100 MB: another thread makes it, and sequences move
-over one per step (3.5 ms per 100 positions). Until then they lie in contexts of one stream each. When sequences
+over one per step (5.5 ms per 100 positions). Until then they lie in contexts of one stream each. When sequences
 leave, smaller contexts follow in the same manner; when the last one leaves, little is kept.
 
 Where a sequence lies changes the time it takes, never what is computed.
@@ -17,6 +17,7 @@ Where a sequence lies changes the time it takes, never what is computed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -25,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError
-from .talker_context import CELL_STEP, Context, copy_sequence, return_freed_memory
+from .talker_context import CELL_STEP, Context, copy_sequence, return_freed_memory, room_for_copies
 
 __all__ = ["Slot", "TalkerMemory"]
 
 Rows = NDArray[np.float32]
+Room = NDArray[np.uint32]
 
 _FIRST_SIZE = 512
 """Cells: 40 s of speech with its prompt. Most sentences never leave it."""
@@ -51,8 +53,8 @@ class Slot:
         """The rows [n, hidden] it begins with that another sequence may begin with as well."""
         self.open = True
         self.sound = True
-        """Whether all of its values are known to be finite. NaN in a stream would stay: cells past the end of a sequence
-        are masked, by adding to what they compute and by multiplying with 0."""
+        """Whether all of its values are known to be finite. Where they are not, the stream is not used again: cells
+        past the end of a sequence are masked by adding to products and multiplying with 0, which NaN survives."""
 
     @property
     def begun(self) -> bool:
@@ -74,7 +76,9 @@ class TalkerMemory:
         self._n_threads = n_threads
         self._slots: dict[Context, list[Slot | None]] = {}
         """Of each context. The last context of a size is the one in which sequences of that size gather: its home."""
-        self._orders: dict[int, Future[Context]] = {}
+        self._orders: dict[int, Future[tuple[Context, Room]]] = {}
+        self._room = _NO_ROOM
+        """For copies, while sequences are moving."""
         self._order(self._size(1), 1)
 
     @property
@@ -92,6 +96,7 @@ class TalkerMemory:
     def begin(self, n_positions: int, prefix: Rows) -> Slot:
         """A slot with room for `n_positions`. `prefix` is in it already where a sequence before or beside this one
         began with the same rows. Raises BackendError."""
+        self.settle()
         size = self._size(n_positions + _AHEAD)
         alike = [slot for slot in self._all() if slot.begun and np.array_equal(slot.prefix, prefix)]
         for slot in alike:
@@ -102,7 +107,7 @@ class TalkerMemory:
         slot = self._place(size, prefix)
         for other in alike:
             if other.n_positions <= size and self._slots[other.context][other.stream] is other:
-                copy_sequence(other.context, other.stream, slot.context, slot.stream, other.n_positions)
+                self._copy(other, slot)
                 slot.prefix = other.prefix
                 self._cut(slot, len(prefix))
                 break
@@ -121,19 +126,25 @@ class TalkerMemory:
     def settle(self) -> None:
         """Between steps: take in the contexts that were ordered, order what will be needed, and move one sequence to
         where it shares a pass with others or has room for what comes."""
+        if not any(slot.open for slot in self._all()):
+            return
         for size in list(self._orders):
             self._receive(size)
         gathering: dict[int, list[Slot]] = {}
+        to_come: Counter[int] = Counter()  # they mostly come together: make room once
         for slot in self._all():
             if slot.open:
                 gathering.setdefault(self._size(slot.n_positions + _AHEAD), []).append(slot)
+                to_come[self._size(slot.n_positions + 2 * _AHEAD)] += 1
         moved = False
         for size, slots in gathering.items():
-            home, wanted = self._home(size), _power_of_two(len(slots))
+            home, wanted = self._home(size), _power_of_two(max(len(slots), to_come[size]))
             if home is None or len(slots) > self._n_usable(home) or self._is_spare(home, wanted):
                 self._order(size, wanted)
             if home is not None and not moved:
                 moved = self._gather(slots, home)
+        if not moved and not self._orders:
+            self._room = _NO_ROOM
         homes = {self._home(size) for size in gathering}
         empty = [context for context in self._slots if context not in homes and not self._n_open(context)]
         self._retire(empty)
@@ -147,8 +158,8 @@ class TalkerMemory:
             self._rest(slot)
 
     def close(self) -> None:
-        self._retire(list(self._slots))
         self._cancel_orders()
+        self._retire(list(self._slots))
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
@@ -189,11 +200,14 @@ class TalkerMemory:
 
     def _move(self, slot: Slot, place: Slot) -> None:
         """Let `slot` have the stream of `place`."""
-        copy_sequence(slot.context, slot.stream, place.context, place.stream, slot.n_positions)
+        self._copy(slot, place)
         slot.context.forget(slot.stream)
         self._slots[slot.context][slot.stream] = None
         slot.context, slot.stream = place.context, place.stream
         self._slots[slot.context][slot.stream] = slot
+
+    def _copy(self, slot: Slot, place: Slot) -> None:
+        copy_sequence(slot.context, slot.stream, place.context, place.stream, slot.n_positions, self._room)
 
     def _gather(self, slots: list[Slot], home: Context) -> bool:
         """Move one of the slots into their home, or down into a gap there, since passes end at gaps."""
@@ -239,21 +253,29 @@ class TalkerMemory:
             self._order(self._size(1), 1)
 
     def _order(self, size: int, n_streams: int) -> None:
+        def make() -> tuple[Context, Room]:
+            context = new_context(n_streams, size)
+            return context, room_for_copies(context) if moving else _NO_ROOM
+
+        new_context, moving = self._new_context, any(slot.open for slot in self._all())
         if size not in self._orders:
-            self._orders[size] = self._maker.submit(self._new_context, n_streams, size)
+            self._orders[size] = self._maker.submit(make)
 
     def _receive(self, size: int, wait: bool = False) -> None:
         order = self._orders[size]
         if wait or order.done():
             del self._orders[size]
             with suppress(BackendError):  # no memory for it: smaller contexts must do
-                self._add(order.result())
+                context, room = order.result()
+                self._add(context)
+                self._room = max(self._room, room, key=len)
 
     def _cancel_orders(self) -> None:
+        self._room = _NO_ROOM
         orders, self._orders = self._orders, {}
         for order in orders.values():
-            if not order.cancel() and not order.exception():
-                order.result().close()
+            if not (order.cancel() or order.cancelled() or order.exception()):
+                order.result()[0].close()
 
     def _add(self, context: Context, first: bool = False) -> None:
         context.use_threads(self._n_threads)
@@ -267,6 +289,7 @@ class TalkerMemory:
 
 
 _NOTHING: Rows = np.zeros((0, 0), np.float32)
+_NO_ROOM: Room = np.zeros(0, np.uint32)
 
 
 def _rounded_up(n_positions: int) -> int:

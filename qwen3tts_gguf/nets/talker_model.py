@@ -1,7 +1,7 @@
 """llama.cpp's model of the talker's file: loaded, with each matrix in the buffer type that we choose.
 
-llama.cpp maps the file. A matrix in an extra buffer type (ggml/device.py) is copied there, and its pages of the file are
-handed back while the rest is still being read.
+llama.cpp maps the file. A matrix in an extra buffer type (ggml/device.py) is copied there, and its pages of the file
+are handed back while the rest is still being read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..model.files import TalkerFile
 from ..model.gguf_file import GgufFile
 from ..model.schema import TALKER_ARCHITECTURE, TalkerConfig, talker_tensors
 
-__all__ = ["TOKEN_TABLE", "TalkerBuffers", "kv_type", "load_model", "placements"]
+__all__ = ["TOKEN_TABLE", "LoadedModel", "TalkerBuffers", "kv_type", "load_model", "placements"]
 
 TOKEN_TABLE = "token_embd.weight"
 _READ_BETWEEN_RELEASES = 1 / 16  # of the file, which is in memory twice until then
@@ -54,8 +55,40 @@ def placements(model: TalkerFile, buffers: TalkerBuffers) -> dict[str, str]:
     }
 
 
-def load_model(file: GgufFile, config: TalkerConfig, placed: dict[str, str]) -> Any:
-    """The file as a llama_model. Raises BackendError."""
+class LoadedModel:
+    """A llama_model and the contexts made of it, which are freed before it: in whatever order, and on whatever thread,
+    Python finalizes the objects that use them."""
+
+    def __init__(self, pointer: Any) -> None:
+        self.pointer = pointer
+        self._contexts: set[Any] = set()  # addresses, not objects: these might be finalized before
+
+    def new_context(self, params: Any) -> Any:
+        """A llama_context, or None where there is no memory for it."""
+        context = llama_cpp.llama_init_from_model(self.pointer, params)
+        if context:
+            self._contexts.add(context)
+        return context
+
+    def free_context(self, context: Any) -> None:
+        """Once; after that, and after `close`, nothing happens."""
+        with suppress(KeyError):
+            self._contexts.remove(context)
+            llama_cpp.llama_free(context)
+
+    def close(self) -> None:
+        for context in list(self._contexts):
+            self.free_context(context)
+        pointer, self.pointer = self.pointer, None
+        if pointer:
+            llama_cpp.llama_model_free(pointer)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def load_model(file: GgufFile, config: TalkerConfig, placed: dict[str, str]) -> LoadedModel:
+    """Raises BackendError."""
     # llama.cpp reads all of the file in: also the token table, which it never looks at since it is given embeddings
     # (165 MB of the 0.6B at Q8_0), and the matrices that it copies.
     unused = [TOKEN_TABLE, *(name for name, placement in placed.items() if placement)]
@@ -81,7 +114,7 @@ def load_model(file: GgufFile, config: TalkerConfig, placed: dict[str, str]) -> 
     if not model:
         raise BackendError(f"llama.cpp cannot load {file.path}", hint="its log says why")
     file.release_everywhere(unused)
-    return model
+    return LoadedModel(model)
 
 
 class _BufferOverride(ctypes.Structure):

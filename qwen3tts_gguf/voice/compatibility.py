@@ -27,7 +27,7 @@ __all__ = ["BASE", "CUSTOM_VOICE", "VOICE_DESIGN", "Compatibility", "ResolvedVoi
 BASE, CUSTOM_VOICE, VOICE_DESIGN = MODEL_TYPES
 
 _CAN = {
-    BASE: "it clones the voice of a clip (`Voice.from_audio`), or chooses a voice itself",
+    BASE: "it clones the voice of a clip (`Voice.from_audio`), or speaks in a shipped one (`Voice.shipped`)",
     CUSTOM_VOICE: "it has presets (`Voice.preset`): {speakers}",
     VOICE_DESIGN: "it speaks as a description says (`Voice.design`)",
 }

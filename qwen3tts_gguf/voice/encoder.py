@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,19 +34,22 @@ from .voice import Voice
 
 __all__ = ["VoiceEncoder", "codec_fingerprint", "speaker_fingerprint"]
 
+Result = TypeVar("Result")
+
 
 class VoiceEncoder:
     """The nets that encode reference clips, loaded when first used: speaking with a saved voice never loads them.
 
-    Usable from any thread: one thread of its own makes all native calls, so callers wait for each other and no caller's
-    thread gets a team of OpenMP threads. Nothing else may compute on `backend`.
+    Usable from any thread; callers wait for each other. Each call computes on a thread that ends with it, and takes its
+    team of OpenMP threads with it: a team left idle slows all others down (engine/codec_stage.py). Nothing else may
+    compute on `backend`.
     """
 
     def __init__(self, model: MmprojFile, backend: Backend) -> None:
         self._model, self._backend = model, backend
         self._speaker_encoder: SpeakerEncoder | None = None
         self._codec_encoder: CodecEncoder | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="qwen3tts-voice")
+        self._turn = threading.Lock()
 
     @property
     def is_loaded(self) -> bool:
@@ -90,7 +96,11 @@ class VoiceEncoder:
                 hint="convert the checkpoint with qwen3tts convert, or clone without a transcript "
                 "(`Voice.without_codes`), which needs none",
             )
-        return self._thread.submit(self._encode_codes, samples).result()
+        return self._computed(self._encode_codes, samples)
+
+    def _computed(self, function: Callable[[NDArray[np.float32]], Result], values: NDArray[np.float32]) -> Result:
+        with self._turn, ThreadPoolExecutor(1, "qwen3tts-voice") as thread:
+            return thread.submit(function, values).result()
 
     def _encode_codes(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
         if self._codec_encoder is None:
@@ -106,7 +116,7 @@ class VoiceEncoder:
                 "description (`Voice.design`) for a VoiceDesign model",
             )
         mel = log_mel(samples, self._model.speaker_encoder.n_mels)
-        return self._thread.submit(self._encode_mel, mel).result()
+        return self._computed(self._encode_mel, mel)
 
     def _encode_mel(self, mel: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._speaker_encoder is None:

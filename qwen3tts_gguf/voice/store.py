@@ -1,4 +1,4 @@
-"""Voices kept under a name: one safetensors file each, in one folder."""
+"""Voices saved under a name: one safetensors file each, in one folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 from ..errors import VoiceError
 from .voice import Voice
 
-__all__ = ["SUFFIX", "VoiceStore", "mix"]
+__all__ = ["NO_VOICE", "SUFFIX", "VoiceStore", "mix"]
 
 SUFFIX = ".voice.safetensors"
+NO_VOICE = "none"
+"""Stands for no voice where a name is asked for, so no voice can have it."""
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 _MAX_NAME_BYTES = 200  # of the 255 that file systems take, with the suffix and that of an unfinished file
 
@@ -31,7 +33,8 @@ class VoiceStore:
         """Raises VoiceError for what cannot be a name."""
         if not _is_name(name):
             raise VoiceError(
-                f"{name!r} cannot be a voice's name", hint="take letters, digits, spaces, . - and _, at most 64"
+                f"{name!r} cannot be a voice's name",
+                hint=f"take letters, digits, spaces, . - and _, at most 64, and not {NO_VOICE}",
             )
         return self.folder / f"{name}{SUFFIX}"
 
@@ -71,11 +74,21 @@ class VoiceStore:
 
 
 def _is_name(name: str) -> bool:
-    return bool(_NAME.fullmatch(name)) and name[-1] not in " ." and len(name.encode()) <= _MAX_NAME_BYTES
+    return (
+        bool(_NAME.fullmatch(name))
+        and name.lower() != NO_VOICE
+        and name[-1] not in " ."
+        and len(name.encode()) <= _MAX_NAME_BYTES
+    )
 
 
 def mix(voices: list[Voice], weights: list[float]) -> Voice:
-    """The weighted mean of speaker vectors; what else the voices have cannot be mixed. Raises VoiceError."""
+    """The weighted mean of speaker vectors; what else the voices have cannot be mixed. Raises VoiceError.
+
+    The mean is shorter than its parts, by a sixth with nano. Made as long as they are it speaks no closer to them: of
+    all 45 pairs of nano's voices, 90 sentences, nano's judge names one of the two for 76 plain means and 78 longer
+    ones, and pocketsphinx mishears 7.4 % and 8.0 % of the words. So it stays the plain mean.
+    """
     if len(voices) != len(weights) or len(voices) < 2:
         raise VoiceError("mixing takes two voices or more, and a weight for each")
     vectors = [voice.speaker for voice in voices if voice.speaker is not None]

@@ -1,4 +1,4 @@
-"""A voice: who speaks. What of a reference clip the talker needs, a preset of the model, or a description.
+"""A voice: who speaks. What of a reference clip the talker needs, a shipped voice's name, a preset, or a description.
 
 A clip gives up to two things. Its speaker vector tells who speaks; it fits models of one size. Its codes, with the
 words said in it, let the talker go on as that speaker (in-context cloning), which sounds closer; they fit every model
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import read_clip, resample
-from ..errors import AudioError, Note, OptionError
+from ..errors import AudioError, Note, OptionError, VoiceError
 from ..speech.text import clean_text
 from .clip import REFERENCE_PAD_SECONDS, rate_notes, windowed
 from .file import read_voice_file, write_voice_file
@@ -37,7 +37,10 @@ class _HasVoiceEncoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Voice:
-    """Who speaks. Made by `from_audio`, `preset` or `design`; `VoiceStore` saves it under a name."""
+    """Who speaks. Made by `shipped`, `from_audio`, `preset` or `design`; `VoiceStore` saves it under a name.
+
+    `Voice()` lets a Base model choose a voice itself, a different one for each speech.
+    """
 
     speaker: NDArray[np.float32] | None = None
     """The speaker vector [hidden] of a clip, for models of one size."""
@@ -59,6 +62,10 @@ class Voice:
     """Of the clip's file, or of the samples given."""
     clip_rate_hz: int = 0
     """The clip's own sample rate."""
+    shipped_name: str | None = None
+    """One of the voices that come with the package; the model encodes its clip on first use."""
+    vector_only: bool = False
+    """Of a shipped voice: the speaker vector alone is used."""
     notes: tuple[Note, ...] = field(default=(), compare=False)
     """What about the clip or its transcript could be better; not saved."""
 
@@ -106,12 +113,19 @@ class Voice:
         return cls(preset_name=name.strip().lower(), instruct=instruct)
 
     @classmethod
+    def shipped(cls, name: str) -> Voice:
+        """One of the voices that come with the package, by its name; `TTS.shipped_voices` has those of a model."""
+        return cls(shipped_name=name)
+
+    @classmethod
     def design(cls, description: str) -> Voice:
         """A voice a VoiceDesign model makes up from words."""
         return cls(instruct=description)
 
     def save(self, path: str | Path) -> None:
-        """Keep the voice in a small file. Raises VoiceError."""
+        """Write the voice to a small file. Raises VoiceError."""
+        if self.shipped_name is not None:
+            raise VoiceError(f"{path}: a shipped voice cannot be saved", hint="speak with it by its name")
         write_voice_file(Path(path), vars(self))
 
     @classmethod
@@ -121,8 +135,9 @@ class Voice:
 
     @property
     def is_clone(self) -> bool:
-        return self.speaker is not None or self.codes is not None
+        return self.speaker is not None or self.codes is not None or self.shipped_name is not None
 
     def without_codes(self) -> Voice:
         """The speaker vector alone."""
-        return replace(self, codes=None, transcript=None, codec="")
+        vector_only = self.shipped_name is not None
+        return replace(self, codes=None, transcript=None, codec="", vector_only=vector_only)

@@ -23,6 +23,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.metadata
+import json
 import platform
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
+import soundfile
 import torch
 import transformers
 from torch import Tensor, nn
@@ -470,29 +472,53 @@ def mode_cases() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
         yield f"design.{language}", "voice_design", "generate_voice_design", arguments
 
 
+def mode_arrays(case: str, name: str, method: str, arguments: dict[str, Any]) -> Arrays:
+    """Of one case in both layouts."""
+    arrays: Arrays = {}
+    wrapper = reference(name)
+    for layout, non_streaming in LAYOUTS.items():
+        with (
+            calls_of(wrapper.model.talker, "generate") as talker_calls,
+            calls_of(wrapper.model, "generate") as calls,
+        ):
+            waveforms, _ = getattr(wrapper, method)(
+                non_streaming_mode=non_streaming, **greedy(N_MODE_FRAMES), **arguments
+            )
+        [(prompt, _)] = talker_calls
+        [(given, (generated, _))] = calls
+        assert generated[0].shape == (N_MODE_FRAMES, tiny.N_CODEBOOKS), "stopped early: change the text"
+        arrays |= prompt_arrays(f"{case}.{layout}", prompt)
+        arrays[f"{case}.{layout}.codes"] = codes(generated[0])
+        if case in ("clone", "clone_short", "default"):
+            arrays[f"{case}.reference_codes"] = codes(given["voice_clone_prompt"]["ref_code"][0])
+            arrays |= every(f"{case}.{layout}.waveform", waveforms[0][:, None], 17, 1)
+    return arrays
+
+
 def make_modes() -> Arrays:
     """Prompt, trailing text and 30 greedy frames of every way to choose a voice, in both layouts:
     "<case>.<layout>.prompt", ".trailing", ".codes"; for the clones "<case>.reference_codes" and ".waveform"."""
     arrays: Arrays = {"steps": np.array([1, PROMPT_COLUMNS], np.int32)}
-    for case, name, method, arguments in mode_cases():
-        wrapper = reference(name)
-        for layout, non_streaming in LAYOUTS.items():
-            with (
-                calls_of(wrapper.model.talker, "generate") as talker_calls,
-                calls_of(wrapper.model, "generate") as calls,
-            ):
-                waveforms, _ = getattr(wrapper, method)(
-                    non_streaming_mode=non_streaming, **greedy(N_MODE_FRAMES), **arguments
-                )
-            [(prompt, _)] = talker_calls
-            [(given, (generated, _))] = calls
-            assert generated[0].shape == (N_MODE_FRAMES, tiny.N_CODEBOOKS), "stopped early: change the text"
-            arrays |= prompt_arrays(f"{case}.{layout}", prompt)
-            arrays[f"{case}.{layout}.codes"] = codes(generated[0])
-            if case in ("clone", "clone_short"):
-                arrays[f"{case}.reference_codes"] = codes(given["voice_clone_prompt"]["ref_code"][0])
-                arrays |= every(f"{case}.{layout}.waveform", waveforms[0][:, None], 17, 1)
+    for case in mode_cases():
+        arrays |= mode_arrays(*case)
     return arrays
+
+
+def make_default_voice() -> Arrays:
+    """The same of the default voice, the case "default": the first clip of models/voices with its transcript. As in the
+    product its codes are of the clip with half a second of silence after it, its speaker vector of the clip alone."""
+    voices = HERE.parents[1] / "models" / "voices"
+    row = json.loads((voices / "voices.json").read_text("utf-8"))[0]
+    samples, rate_hz = soundfile.read(voices / f"{row['name']}.flac", dtype="float32")
+    padded = np.pad(samples, (0, rate_hz // 2))
+    [voice], [of_codes] = (
+        reference("base").create_voice_clone_prompt(ref_audio=(clip, rate_hz), ref_text=row["transcript"])
+        for clip in (samples, padded)
+    )
+    voice.ref_code = of_codes.ref_code
+    arguments = {"text": TEXTS["english"], "language": "english", "voice_clone_prompt": [voice]}
+    steps = {"steps": np.array([1, PROMPT_COLUMNS], np.int32)}
+    return steps | mode_arrays("default", "base", "generate_voice_clone", arguments)
 
 
 STAGES: dict[str, Callable[[], Arrays]] = {
@@ -505,6 +531,7 @@ STAGES: dict[str, Callable[[], Arrays]] = {
     "codec_encoder": make_codec_encoder,
     "generate": make_generate,
     "modes": make_modes,
+    "default_voice": make_default_voice,
 }
 
 

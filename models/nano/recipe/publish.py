@@ -1,6 +1,7 @@
 """Writes what ships beside the two GGUF files: reference clips, held-out sentences, the judge of voices.
 
 voices/NAME.flac, NAME.txt   one clip a voice, of the corpus' own speech
+voices/voices.json           the table of them, which makes them the model's shipped voices; the first is its default
 held_out.json                sentences nobody trained on, each with a voice and how long espeak-ng takes over it
 judge.npz                    see judge.py
 words.txt                    all words it is trained on
@@ -17,7 +18,7 @@ import soundfile
 from codec import Corpus
 from domain import WORDS
 from judge import VoiceJudge
-from settings import FRAME, RATE, SEED, VOICES
+from settings import DEFAULT_VOICE, FRAME, RATE, SEED, VOICES
 
 NANO = Path(__file__).parents[1]
 _CLIP_SECONDS = (2.6, 3.6)
@@ -39,11 +40,25 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
 
     of_voice = {v: [i for i in corpus.train if i["voice"] == v] for v in VOICES}
+    table = []
     for voice, items in of_voice.items():
         clip = rng.choice([i for i in items if _makes_a_clip(i)])
         wave = corpus.wave[clip["first"] : clip["first"] + clip["samples"]]  # int16, as it is
         soundfile.write(folder / f"{voice}.flac", wave, RATE)
         (folder / f"{voice}.txt").write_text(clip["text"] + "\n")
+        table.append(
+            dict(
+                name=voice,
+                sex="female" if voice.startswith("f") else "male",
+                accent="American",
+                origin=f"espeak-ng {VOICES[voice].variant}",
+                in_context=False,  # three times as many words of the speech would be wrong (README.md)
+                transcript=clip["text"],
+            )
+        )
+    table.sort(key=lambda row: row["name"] != DEFAULT_VOICE)  # stable: the default first
+    rows = ",\n".join("  " + json.dumps(row) for row in table)
+    (folder / "voices.json").write_text(f"[\n{rows}\n]\n")
     held = [dict(text=i["text"], voice=i["voice"], seconds=i["samples"] // FRAME * FRAME / RATE) for i in corpus.held]
     (NANO / "held_out.json").write_text("[\n" + ",\n".join(json.dumps(h) for h in held) + "\n]\n")
     (NANO / "words.txt").write_text("\n".join(WORDS) + "\n")
