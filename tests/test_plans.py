@@ -26,6 +26,7 @@ OTHERS = (
     "talker=plain,predictor=repack",
     "talker=plain,predictor=amx",
     "talker=plain,predictor=amx-rows",
+    "codec=f16",
     "codec=f32",
 )
 N_FRAMES = 6
