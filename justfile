@@ -23,6 +23,10 @@ soak:
 nano reference:
     sh models/nano/recipe/make.sh {{reference}} "$(command -v python)"
 
+# Tests on variants of ggml's CPU backend, as other CPUs and compilers have them; the names of some, or all
+cpus *variants:
+    python tests/cpus.py {{variants}}
+
 # Make models/voices again: espeak-ng, a package registry, a few minutes
 voices:
     sh models/voices/recipe/make.sh

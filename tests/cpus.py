@@ -31,7 +31,7 @@ from qwen3tts_gguf.ggml.machine import this_machine
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "cpus"
-NATIVE = ("graph", "layers", "talker", "code_predictor", "codec_decoder", "codec_encoder", "machine", "trial", "plan")
+NATIVE = ("graph", "layers", "talker", "widths", "predictor_lanes", "codec_decoder", "trial", "plan", "plans")
 QUICK = [f"tests/test_{name}.py" for name in NATIVE]
 PLAN = """
 from qwen3tts_gguf.engine.plan import Plan

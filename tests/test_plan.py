@@ -120,10 +120,11 @@ def test_amx_kept_out_is_in_no_plan_of_this_machine() -> None:
 
 def test_entries_are_overridden_one_by_one() -> None:
     before = plan("intel", AVX512, {"AMX": WORKS} | REPACK)
-    after = before.with_overrides("talker=plain, predictor=amx-rows,frames=1,threads=3+1,lanes=8")
+    after = before.with_overrides("talker=plain, predictor=amx-rows,codec=q8_0,frames=1,threads=3+1,lanes=8")
     assert after.talker is TalkerBuffers.PLAIN
     assert after.predictor == ("AMX", "CPU_REPACK") and after.single_rows
     assert (after.frames_at_once, after.lanes_worth_it) == (1, 8)
+    assert after.codec != before.codec and after.entries()["codec"].startswith("q8_0")
     assert (after.threads.all, after.threads.language, after.threads.codec) == (4, 3, 1)
     assert before.with_overrides("") == before and before.with_overrides("predictor=plain").predictor == ()
 
@@ -135,6 +136,7 @@ def test_entries_are_overridden_one_by_one() -> None:
         ("talker", "a plan has no entry 'talker'"),
         ("talker=fast", "'fast' is no value of the plan's talker: it is plain, repack or extra"),
         ("predictor=", "'' is no value of the plan's predictor"),
+        ("codec=f64", "'f64' is no value of the plan's codec: it is f16, f32 or q8_0"),
         ("frames=0", "'0' is no value of the plan's frames"),
         ("frames=many", "'many' is no value"),
         ("threads=1+2+3", "is no value of the plan's threads"),

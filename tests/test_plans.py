@@ -26,6 +26,8 @@ OTHERS = (
     "talker=plain,predictor=repack",
     "talker=plain,predictor=amx",
     "talker=plain,predictor=amx-rows",
+    "codec=f16",
+    "codec=f32",
 )
 N_FRAMES = 6
 
@@ -84,8 +86,13 @@ def test_every_plan_computes_what_the_plain_one_does(forced: Callable[..., Force
     expected = forced(type, PLAIN)
     assert cosines(found.hidden, expected.hidden).min() >= 0.9999
     assert cosines(found.logits, expected.logits).min() >= 0.9999
+    assert snr_db(found.samples, expected.samples) >= 30
     heads = cosines(found.predictor_logits, expected.predictor_logits)  # a few roundings of activations turn over
     assert heads.mean() >= 0.999 and heads.min() >= 0.99
+
+
+def snr_db(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(10 * np.log10(np.sum(expected**2) / max(np.sum((found - expected) ** 2), 1e-20)))
 
 
 def cosines(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -38,7 +38,7 @@ __all__ = ["Trials", "Verdict", "child_command", "try_buffer_types"]
 _VERSION = 1
 """Of what the child does: a new number makes every verdict be found out again."""
 _SECONDS = 20.0
-"""A child takes half a second on an idle machine."""
+"""A child takes 0.2 s on an idle machine."""
 _CHILD = f"""
 import os, sys
 os.environ["GGML_NO_BACKTRACE"] = "1"  # by a debugger, when ggml aborts
