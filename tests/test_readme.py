@@ -1,8 +1,9 @@
-"""What README.md shows is run, on tiny files: every `qwen3tts` command, and the Python.
+"""What README.md and the pages in docs/ show is run, on tiny files: every `qwen3tts` command, and the Python.
 
-A block of shell lines runs in a folder of its own, where `models/` holds nano and the one Base model that README calls
-by its released name, `ref.wav` and `other.wav` are clips, and the voices "anna" and "ben" are kept. PLACES maps what
-else README names; NOT_RUN lists what is not run, and why.
+A block of shell lines runs in a folder of its own, where `models/` holds nano and the one Base model that the pages
+call by its released name, `ref.wav` and `other.wav` are clips, `story.txt` is a text, and the voices "anna" and "ben"
+are saved. PLACES maps what else the pages name; NOT_RUN lists what is not run, and why. Blocks of another language
+than sh and python are for other systems, and are not run.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 import test_cli
 import tiny
+import typer
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import VoiceStore, tts
@@ -29,6 +32,9 @@ Pair = Callable[..., ConvertedPair]
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {path.name: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+NOT_RUN_LANGUAGES = ("console", "dockerfile")
+CHECKED_LINKS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "MODEL.md", "docs/*.md")
 BASE = "models/Qwen3-TTS-12Hz-0.6B-Base-Q8_0.gguf"
 PLACES = {  # as README has it -> size and type of the tiny model that stands in, or a file
     "models/…": BASE,
@@ -41,26 +47,39 @@ PLACES = {  # as README has it -> size and type of the tiny model that stands in
 NOT_RUN = {
     "qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base": "downloads a released checkpoint",
     "qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base --type f32 --codec-type f32": "the same",
+    "qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base --type q4_k_m": "the same",
 }
 INSTALLATION = "pip install . &&"  # the block after which no model is there but nano
 # Lines of an installation and of listening, which leave nothing of ours to test.
-FOREIGN = re.compile(r"(python3 -m venv|\. \.venv/bin/activate|pip install|python -m pytest|aplay)\b")
+FOREIGN = re.compile(
+    r"(python3 -m venv|\. \.venv/bin/activate|(CXXFLAGS=\"[^\"]*\" )?pip install|python -m pytest|aplay|tail)\b"
+)
 
 run = test_cli.run
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+
+
+def all_blocks(language: str) -> list[Any]:
+    """Every block of every page, named after its page and its first line."""
+    return [
+        pytest.param(block, id=f"{name}: {block.splitlines()[0][:60]}")
+        for name, page in PAGES.items()
+        for block in blocks(language, page)
+    ]
 
 
 def commands(block: str) -> list[str]:
     """The commands of a block, one each, without comments; a pipe stays in its command."""
-    lines = (re.sub(r"\s+#.*", "", line) for line in block.splitlines())
+    lines = (re.sub(r"\s+#.*", "", line) for line in block.replace("\\\n", "").splitlines())
     return [command for line in lines for command in line.split(" && ") if command]
 
 
 def qwen3tts_commands() -> list[str]:
-    return [command for block in blocks("sh") for command in commands(block) if "qwen3tts" in command]
+    every = (command for page in PAGES.values() for block in blocks("sh", page) for command in commands(block))
+    return [command for command in every if "qwen3tts" in command]
 
 
 @pytest.fixture
@@ -85,6 +104,7 @@ def place(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
             os.link(pair().mmproj, f"models/mmproj-{Path(BASE).name}")
         for name, n_samples in (("ref.wav", 47_000), ("other.wav", 40_000)):
             soundfile.write(name, tiny.reference_clip(n_samples), 24_000)
+        Path("story.txt").write_text("Good morning.", "utf-8")
         if "voice create" not in block:
             model, store = tts.TTS(pair().talker), VoiceStore(tmp_path / "voices")
             for name in ("anna", "ben"):
@@ -94,9 +114,12 @@ def place(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 
 def carried_out(command: str, run: test_cli.Run, pair: Pair) -> None:
-    """One command of README, in this process."""
+    """One command of a page, in this process."""
     first, *others = command.split(" | ")
     stdin = b""
+    if " < " in first:
+        first, file = first.split(" < ")
+        stdin = Path(file).read_bytes()
     if first.startswith("echo "):
         stdin, first = shlex.split(first)[1].encode() + b"\n", others.pop(0)
     assert all(FOREIGN.match(other) for other in others)
@@ -115,7 +138,7 @@ def carried_out(command: str, run: test_cli.Run, pair: Pair) -> None:
             assert len(result.out) > 44 if output == "-" else Path(output).stat().st_size
 
 
-@pytest.mark.parametrize("block", blocks("sh"), ids=lambda block: block.splitlines()[0][:60])
+@pytest.mark.parametrize("block", all_blocks("sh"))
 def test_shell_recipe(block: str, place: Callable[[str], None], run: test_cli.Run, pair: Pair) -> None:
     place(block)
     for command in commands(block):
@@ -124,24 +147,29 @@ def test_shell_recipe(block: str, place: Callable[[str], None], run: test_cli.Ru
         carried_out(command, run, pair)
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", all_blocks("python"))
 def test_python_recipe(block: str, place: Callable[[str], None]) -> None:
     place(block)
-    names: dict[str, object] = {}
-    exec(compile(block, "README.md", "exec"), names)
-    assert names["samples"].shape == (1920,)  # type: ignore[attr-defined]
+    written = re.findall(r'soundfile\.write\("([^"]+)"', block)
+    names: dict[str, Any] = {}
+    exec(compile(block, "a page", "exec"), names)
+    assert all(Path(name).stat().st_size > 2 * 1920 for name in written)
+    if "tts.stream(" in block:
+        assert names["samples"].shape == (1920,)
 
 
 def test_no_command_is_left_out() -> None:
     """Each is in a block that is run; what is not run is listed above, and still there."""
     shown = qwen3tts_commands()
-    assert len(shown) > 20
-    assert README.count("```") == 2 * (len(blocks("sh")) + len(blocks("python")))
+    assert len(shown) > 40
+    for name, page in PAGES.items():
+        found = sum(len(blocks(language, page)) for language in ("sh", "python", *NOT_RUN_LANGUAGES))
+        assert page.count("```") == 2 * found, name
     for command in NOT_RUN:
         assert command in shown
     known = {command.callback.__name__ for command in app.registered_commands if command.callback}
     known |= {group.name for group in app.registered_groups}
-    assert set(re.findall(r"`qwen3tts (\w+)", README)) <= known
+    assert {name for page in PAGES.values() for name in re.findall(r"`qwen3tts (\w+)", page)} <= known
 
 
 def test_every_way_to_speak_has_a_recipe() -> None:
@@ -164,3 +192,43 @@ def test_the_opening_commands_are_what_ci_runs() -> None:
 def test_no_line_is_too_long_to_read() -> None:
     opening = {" && ".join(commands(block)) for block in blocks("sh")[:2]}
     assert [line for line in README.splitlines() if len(line) > 140 and line not in opening] == []
+
+
+def headings(page: str) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_lead_to_files_and_headings_that_exist() -> None:
+    paths = [path for pattern in CHECKED_LINKS for path in sorted(ROOT.glob(pattern))]
+    for path in paths:
+        for target in re.findall(r"\]\(([^()\s]+)\)", path.read_text("utf-8")):
+            if "://" in target:
+                continue
+            file, _, anchor = target.partition("#")
+            there = (path.parent / file).resolve() if file else path
+            assert there.exists(), f"{path.name}: {target}"
+            assert not anchor or anchor in headings(there.read_text("utf-8")), f"{path.name}: {target}"
+
+
+def test_files_named_in_the_pages_exist() -> None:
+    folders = "qwen3tts_gguf|convert|tests|benchmarks|docs|models/nano|models/voices"
+    for path in (path for pattern in CHECKED_LINKS for path in sorted(ROOT.glob(pattern))):
+        for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", path.read_text("utf-8")):
+            assert (ROOT / name).exists(), f"{path.name}: {name}"
+
+
+def options(command: Any) -> set[str]:
+    """The flags of a command and of those below it."""
+    own = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*(options(each) for each in getattr(command, "commands", {}).values()))
+
+
+def test_options_named_in_the_text_exist() -> None:
+    others = "--help --cpus --no-deps --no-cache-dir --force-reinstall --install"  # of docker, pip and xcode-select
+    known = options(typer.main.get_command(app)) | set(others.split())
+    for name, page in PAGES.items():
+        text = re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+        named = {flag for code in re.findall(r"`([^`]+)`", text) for flag in re.findall(r"(?<!\S)--[a-z][\w-]*", code)}
+        assert named <= known, name
