@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from conftest import beginning
 from test_talker_lanes import TYPES, Speech, alone, equal, in_company
 
 from qwen3tts_convert import ConvertedPair, convert
-from qwen3tts_gguf import TTS, SpeechOptions
+from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.ggml.device import Backend
 from qwen3tts_gguf.model.files import MmprojFile, TalkerFile
 from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
@@ -94,3 +95,47 @@ def test_our_pair_speaks_in_llama_cpps_own_pipeline(large_pair: Callable[..., Co
     program = [sys.executable, str(ROOT / "benchmarks" / "llama_pipeline.py"), str(made.talker), str(made.mmproj)]
     done = subprocess.run([*program, "--frames", "20"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1])["samples"] == 20 * 1920
+
+
+@pytest.mark.parametrize("type", ["q8_0", "q4_0", "q4_k_m"])
+def test_company_changes_no_speech_of_four_hundred_frames(large_pair: Callable[..., ConvertedPair], type: str) -> None:
+    """One of 400 frames, past 400 positions, beside three that come and go; codes and samples to the bit."""
+    long = SpeechOptions(language="english", max_frames=400, seed=1, endless=True)
+    with TTS(large_pair("0.6b", type).talker, n_threads=2, n_lanes=4) as tts:
+
+        def generate(text: str, options: SpeechOptions) -> tuple[bytes, bytes]:
+            with tts.utter(text, Voice(), options) as utterance:
+                utterance.finish()
+            return utterance.codes.tobytes(), utterance.samples.tobytes()
+
+        alone = generate(TEXT, long)
+        found: list[tuple[bytes, bytes]] = []
+        main = threading.Thread(target=lambda: found.append(generate(TEXT, long)))
+
+        def visit(seed: int) -> None:
+            while main.is_alive():
+                seed += 3
+                generate("word " * (1 + seed % 40), SpeechOptions(max_frames=20 + seed % 50, seed=seed, endless=True))
+
+        visitors = [threading.Thread(target=visit, args=(seed,)) for seed in range(3)]
+        main.start()
+        for visitor in visitors:
+            visitor.start()
+        for thread in (main, *visitors):
+            thread.join()
+    assert found == [alone]
+
+
+def test_a_long_text_takes_the_memory_it_needs(large_pair: Callable[..., ConvertedPair]) -> None:
+    """4,000 letters at q8_0, in a process of its own: below 1.3 GB before the first frame."""
+    program = (
+        "import re, sys; from qwen3tts_gguf import TTS, SpeechOptions, Voice\n"
+        "tts = TTS(sys.argv[1], n_threads=2)\n"
+        "next(iter(tts.utter('The keeper waits. ' * 222, Voice(), SpeechOptions(seed=1, max_frames=2, endless=True))))\n"
+        "print(re.search(r'VmRSS:\\s*(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(large_pair("0.6b", "q8_0").talker)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(done.stdout) * 1024 < 1.3e9

@@ -98,8 +98,10 @@ def test_talker_equals_the_official_one_over_forty_frames(golden: Golden, talker
     expected = golden("talker")
     logit_step = expected[f"{layout}.logits.steps"][1]
     sequence = talker.open()
-    inputs = [expected[f"{layout}.prompt"], *expected[f"{layout}.inputs"][:, None]]
-    outputs = [sequence.forward(rows) for rows in inputs]
+    prompt = expected[f"{layout}.prompt"]
+    for part in sequence.start(prompt):
+        sequence.prefill(prompt[part])
+    outputs = [talker.step([(sequence, row)])[0] for row in (prompt[-1], *expected[f"{layout}.inputs"])]
     sequence.close()
     assert relative_error(np.stack([out.hidden for out in outputs]), expected[f"{layout}.hidden"]) < TOLERANCE
     logits = np.stack([out.logits for out in outputs])

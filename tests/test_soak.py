@@ -1,6 +1,9 @@
-"""A thousand utterances in one process; `just soak` prints the figures of docs/RELIABILITY.md."""
+"""A thousand utterances in one process, and lanes; `just soak` prints the figures of docs/RELIABILITY.md."""
 
 from __future__ import annotations
+
+import random
+import threading
 
 import numpy as np
 import psutil
@@ -40,3 +43,35 @@ def test_a_thousand_utterances_leave_memory_threads_and_files_as_they_were() -> 
     assert megabytes[-1] - megabytes[0] <= _MOST_GROWTH_MB
     assert len(set(threads)) == 1
     assert len(set(files)) == 1
+
+
+def test_three_hundred_utterances_on_four_lanes_leave_memory_threads_and_files_as_they_were() -> None:
+    """Four readers; every tenth utterance is cancelled somewhere."""
+    process = psutil.Process()
+    seen: list[tuple[float, int, int]] = []
+    with TTS(nano.NAME, n_threads=2, n_lanes=4) as tts:
+        voices = [None, *clips(tts).values()]
+
+        def read(reader: int, n: int) -> None:
+            rng = random.Random(reader)
+            for i in range(n):
+                voice = voices[rng.randrange(len(voices))]
+                with tts.utter(_TEXTS[i % len(_TEXTS)], voice, SpeechOptions(seed=1000 * reader + i)) as utterance:
+                    for frame, samples in enumerate(utterance):
+                        assert np.isfinite(samples).all()
+                        if i % 10 == 9 and frame == rng.randrange(1, 5):
+                            utterance.cancel()
+
+        for _ in range(6):  # the first rounds warm up
+            readers = [threading.Thread(target=read, args=(reader, 15)) for reader in range(4)]
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join()
+            seen.append((process.memory_info().rss / 1e6, process.num_threads(), process.num_fds()))
+    megabytes, threads, files = zip(*seen[1:], strict=True)
+    print(f"\n360 utterances on four lanes: RSS {megabytes[0]:.1f} MB after 120, ", end="")
+    print(f"{megabytes[-1]:.1f} MB at the end; ", end="")
+    print(f"threads {threads[0]}, {threads[-1]}; files {files[0]}, {files[-1]}")
+    assert megabytes[-1] - megabytes[0] <= 0.1 * megabytes[0]
+    assert len(set(threads)) == 1 and len(set(files)) == 1

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -21,6 +22,7 @@ from .wording import in_flags
 
 __all__ = [
     "DEFAULT_MODELS",
+    "CodecComputeOption",
     "LanguageOption",
     "ModelOption",
     "OutputOption",
@@ -58,6 +60,22 @@ ModelOption = Annotated[
 MmprojOption = Annotated[Path | None, typer.Option(help="The mmproj half, if it is not beside the talker.")]
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help=".wav, .flac, .ogg or .mp3; - streams 16-bit WAV to stdout.")
+]
+
+
+class CodecCompute(str, Enum):
+    """`TTS(codec_type=...)`"""
+
+    F16 = "f16"
+    F32 = "f32"
+    Q8_0 = "q8_0"
+
+
+CodecComputeOption = Annotated[
+    CodecCompute | None,
+    typer.Option(
+        help="How the codec computes; q8_0 is faster with AMX and less exact. Default: by the machine, f16 or f32."
+    ),
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads. Default: all this process may use.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]

@@ -15,6 +15,7 @@ from ..errors import OptionError, VoiceError
 from ..speech.text import strip_markdown
 from .console import (
     DEFAULT_MODELS,
+    CodecComputeOption,
     LanguageOption,
     MmprojOption,
     ModelOption,
@@ -95,6 +96,7 @@ def speak(
     ] = False,
     sampling: SamplingOptions = SamplingOptions(),
     threads: ThreadsOption = None,
+    codec_compute: CodecComputeOption = None,
     force: Annotated[bool, typer.Option("--force", help="Load a model for which memory seems too small.")] = False,
     codes: Annotated[Path | None, typer.Option(help="Also save the codes: .npy, int32, frames x 16.")] = None,
     clean: Annotated[TextMarks | None, typer.Option(help="Take the marks of a format out of the text.")] = None,
@@ -136,7 +138,14 @@ def speak(
         retries=retries if isinstance(target, Path) else 0, **vars(sampling),
     )  # fmt: skip
     there = _model_there_is(model, context, quiet)
-    tts = TTS(there, mmproj=mmproj, n_threads=threads, amx=amx_setting(), check_memory=not force)
+    tts = TTS(
+        there,
+        mmproj=mmproj,
+        n_threads=threads,
+        amx=amx_setting(),
+        codec_type=codec_compute.value if codec_compute else "",
+        check_memory=not force,
+    )
     if speaker is None:
         voice_options = voice_options.or_preferred(tts)
     voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)

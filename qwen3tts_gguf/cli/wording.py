@@ -14,6 +14,7 @@ FLAGS = {
     "Voice.without_codes": "--x-vector-only",
     "check_memory": "--force",
     "overwrite": "--force",
+    "unrecorded": "--force",
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (

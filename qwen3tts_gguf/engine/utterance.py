@@ -98,7 +98,7 @@ class Utterance:
                 self.samples,
                 self.codes,
                 self.seed,
-                hint="another seed, other words or more max_frames may help",
+                hint="another seed, other words or a larger `max_frames` may help",
             )
 
     # -- reading -------------------------------------------------------------------------------------------------------

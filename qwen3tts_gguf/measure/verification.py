@@ -107,8 +107,8 @@ def _require_same_checkpoint(model: ModelFiles, against: ModelFiles, unrecorded:
         for file in ours, theirs:
             if not unrecorded and not file.strings(Key.SOURCE_SHA256):
                 raise ModelFileError(
-                    f"{file.path}: does not record which checkpoint it was converted from, so it cannot be known to be "
-                    "the same; convert with qwen3tts convert, or compare it all the same with --force"
+                    f"{file.path}: does not record which checkpoint it was converted from, so it may be another one",
+                    hint="convert the checkpoint with qwen3tts convert, or compare them anyway with `unrecorded`",
                 )
         digests = [file.strings(Key.SOURCE_SHA256) for file in (ours, theirs)]
         if all(digests) and digests[0] != digests[1]:

@@ -85,7 +85,7 @@ def find_mmproj(path: Path) -> Path:
     others = sorted(talker.parent.glob(f"{_MMPROJ_PREFIX}*.gguf"))
     if len(others) == 1:
         return others[0]
-    raise ModelFileError(f"{talker}: its other half {beside.name} is not beside it; name it with --mmproj")
+    raise ModelFileError(f"{talker}: its other half {beside.name} is not beside it", hint="name it with `mmproj`")
 
 
 class TalkerFile:

@@ -35,7 +35,8 @@ def require_room(files: ModelFiles) -> None:
     if needed > _DOUBT * available:
         raise BackendError(
             f"{files.talker.file.path}: speaking with this model takes about {needed / 1e9:.1f} GB of memory, and "
-            f"{max(0, available) / 1e9:.1f} GB are free: take a smaller --type or model, or try it anyway with --force"
+            f"{max(0, available) / 1e9:.1f} GB are free",
+            hint="take a model of a smaller `type` or size, or load it anyway without `check_memory`",
         )
 
 

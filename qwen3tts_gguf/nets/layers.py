@@ -24,13 +24,10 @@ __all__ = [
     "causal_windows",
     "independent_rows",
     "require_numbers",
-    "row_by_row",
     "stacked_linear",
     "table_rows",
 ]
 
-_ROUNDED_TO_ITSELF = (GgmlType.F32, GgmlType.F16, GgmlType.Q8_0)  # weights whose type ggml rounds the other factor to
-_GAP = 32  # values between rows, a block
 _TRANSPOSED_AT_ONCE = 32  # input channels: what a transposition reads stays in the cache
 
 
@@ -199,22 +196,6 @@ def independent_rows(g: Graph, weight: Tensor, x: Tensor, max_rows: int = ANY) -
     return g.concat([g.linear(weight, g.rows(x, start, start + together)) for start in range(0, n, together)])
 
 
-def row_by_row(g: Graph, weight: Tensor, x: Tensor) -> Tensor:
-    """weight [out, in], x [T, in] -> [T, out], for a few rows: each rounded as if it were alone, weights read once.
-
-    ggml multiplies several rows in blocks, which rounds in another way and reads weights from memory at half the speed.
-    Rows that are not contiguous, and of the type it rounds them to, it takes one by one while weights are in the cache.
-    """
-    n, width = x.shape
-    if n == 1 or weight.type not in _ROUNDED_TO_ITSELF:
-        return g.linear(weight, x)
-    apart = g.input(n, width + _GAP)
-    g.expand(g.copy(x, g.columns(apart, 0, width)))
-    if weight.type != GgmlType.F32:
-        apart = g.copy(apart, g.input(n, width + _GAP, type=weight.type))
-    return g.linear(weight, g.columns(apart, 0, width))
-
-
 def table_rows(file: GgufFile, name: str, rows: NDArray[np.integer]) -> NDArray[np.float32]:
     """Rows [k] of a table [.., width], leading dimensions counted through -> [k, width]; the rest stays on the disk.
 
@@ -232,7 +213,8 @@ def require_numbers(values: NDArray[np.float32], file: GgufFile, net: str) -> No
     """Raises ModelFileError where a net's output is NaN or infinite, which only damaged weights make of sound input."""
     if not np.isfinite(values).all():
         raise ModelFileError(
-            f"{file.path}: the {net} computes no numbers any more: weights are damaged (inspect --verify finds which)"
+            f"{file.path}: the {net} computes NaN or infinity",
+            hint="weights are damaged: verify the file, or convert it again",
         )
 
 

@@ -249,17 +249,6 @@ class TalkerSequence:
         slot.context.decode(rows, positions, [slot.stream] * n, with_outputs=False)
         slot.n_positions += n
 
-    def forward(self, rows: Rows, n_shared: int = 0) -> TalkerOutput:
-        """rows [T, hidden], the whole prompt or what follows it -> the output at the last of them.
-
-        For one sequence by itself, which nobody else waits for. Raises BackendError.
-        """
-        parts = self._talker.slices(len(rows)) if self._slot else self.start(rows, n_shared)
-        for part in parts:
-            self.prefill(rows[part])
-        [out] = self._talker.step([(self, rows[-1])])
-        return out
-
     def close(self) -> None:
         """Closing twice does nothing."""
         if self._closed:
