@@ -131,7 +131,8 @@ def test_a_long_text_takes_the_memory_it_needs(large_pair: Callable[..., Convert
     program = (
         "import re, sys; from qwen3tts_gguf import TTS, SpeechOptions, Voice\n"
         "tts = TTS(sys.argv[1], n_threads=2)\n"
-        "next(iter(tts.utter('The keeper waits. ' * 222, Voice(), SpeechOptions(seed=1, max_frames=2, endless=True))))\n"
+        "options = SpeechOptions(seed=1, max_frames=2, endless=True)\n"
+        "next(iter(tts.utter('The keeper waits. ' * 222, Voice(), options)))\n"
         "print(re.search(r'VmRSS:\\s*(\\d+)', open('/proc/self/status').read())[1])"
     )
     done = subprocess.run(

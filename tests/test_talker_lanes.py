@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ import pytest
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf.errors import BackendError, ModelFileError
+from qwen3tts_gguf.ggml.types import GgmlType
 from qwen3tts_gguf.model.files import TalkerFile, find_talker
 from qwen3tts_gguf.nets.talker import Talker, TalkerBuffers, TalkerOutput, TalkerSequence
+from qwen3tts_gguf.nets.talker_context import CELL_STEP, Context
 
 Pair = Callable[..., ConvertedPair]
 Rows = Any
@@ -171,6 +174,28 @@ def test_the_shared_beginning_is_copied_from_a_sequence_that_is_open(nano: Talke
     assert equal([output(nano, after, second)], [expected])
     before.close()
     after.close()
+
+
+def test_a_closed_context_frees_no_other_when_it_is_finalized(nano: Talker) -> None:
+    """llama.cpp gives the address of a freed context to the next one."""
+    assert nano._loading
+    model = nano._loading.result()
+
+    def context() -> Context:
+        return Context(model, nano.config, GgmlType.F16, n_streams=1, n_cells=CELL_STEP, n_batch=4, n_threads=1)
+
+    known = len(model._contexts)
+    closed = [context() for _ in range(8)]
+    for each in closed:
+        each.close()
+    living = [context() for _ in range(8)]
+    del closed, each
+    gc.collect()
+    assert len(model._contexts) == known + 8
+    for each in living:
+        each.forget(0)
+        each.close()
+    assert len(model._contexts) == known
 
 
 def test_another_beginning_is_computed(nano: Talker) -> None:

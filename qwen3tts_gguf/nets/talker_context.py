@@ -65,7 +65,7 @@ class Context:
         params.type_k = params.type_v = int(type)
         params.no_perf = True
         self._model, self._pointer = model, model.new_context(params)
-        if not self._pointer:
+        if self._pointer is None:
             raise BackendError(f"no memory for the talker's keys and values: {n_streams} times {n_cells} positions")
         self._memory = llama_cpp.llama_get_memory(self._pointer)
         self._n_vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model.pointer))
@@ -117,7 +117,10 @@ class Context:
         llama_cpp.llama_set_n_threads(self._pointer, n_threads, n_threads)
 
     def close(self) -> None:
-        self._model.free_context(self._pointer)
+        """Once: after that the address may be another context's."""
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            self._model.free_context(pointer)
 
     def __del__(self) -> None:
         if hasattr(self, "_pointer"):

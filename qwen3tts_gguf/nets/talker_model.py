@@ -65,13 +65,13 @@ class LoadedModel:
 
     def new_context(self, params: Any) -> Any:
         """A llama_context, or None where there is no memory for it."""
-        context = llama_cpp.llama_init_from_model(self.pointer, params)
-        if context:
+        context = llama_cpp.llama_init_from_model(self.pointer, params) or None
+        if context is not None:
             self._contexts.add(context)
         return context
 
     def free_context(self, context: Any) -> None:
-        """Once; after that, and after `close`, nothing happens."""
+        """For its owner, once: an address that was freed may be given to the next context. Nothing after `close`."""
         with suppress(KeyError):
             self._contexts.remove(context)
             llama_cpp.llama_free(context)
