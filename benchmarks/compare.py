@@ -38,6 +38,9 @@ def main() -> None:
     arguments.add_argument("--runs", type=int, default=3, help="rounds (3)")
     arguments.add_argument("--frames", type=int, default=_THEIR_WINDOW, help="of 80 ms (72)")
     arguments.add_argument("--threads", type=int, default=2, help="(2)")
+    arguments.add_argument(
+        "--their-plain-buffers", action="store_true", help="keep their talker out of AMX and other extra buffers"
+    )
     arguments.add_argument("--out", type=Path, metavar="FILE.json")
     wanted = arguments.parse_args()
     if wanted.runs < 1 or wanted.frames < 2 or wanted.threads < 1:
@@ -50,6 +53,8 @@ def main() -> None:
 
     their_command = [sys.executable, str(ROOT / "benchmarks" / "llama_pipeline.py"), *map(_absolute, wanted.theirs)]
     their_command += ["--frames", str(wanted.frames), "--threads", str(wanted.threads)]
+    if wanted.their_plain_buffers:
+        their_command.append("--plain-buffers")
     our_commands = [_our_command(talker, wanted.frames, wanted.threads) for talker in wanted.ours]
     their_runs: list[dict[str, Any]] = []
     our_runs: list[list[dict[str, Any]]] = [[] for _ in our_commands]

@@ -25,11 +25,19 @@ _TEXT = "The quick brown fox jumps over the lazy dog, again and again."
 
 
 class LlamaPipeline:
-    """Both files, loaded as `llama-tts` loads them."""
+    """Both files, loaded as `llama-tts` loads them.
 
-    def __init__(self, talker: Path, mmproj: Path, n_threads: int, n_positions: int = 512) -> None:
+    plain_buffers: keep the talker out of ggml's extra buffer types, for a build in which AMX crashes.
+    """
+
+    def __init__(
+        self, talker: Path, mmproj: Path, n_threads: int, n_positions: int = 512, plain_buffers: bool = False
+    ) -> None:
         llama_cpp.llama_backend_init()
-        self._model = llama_cpp.llama_model_load_from_file(str(talker).encode(), llama_cpp.llama_model_default_params())
+        model_params = llama_cpp.llama_model_default_params()
+        if plain_buffers:
+            model_params.use_extra_bufts = False
+        self._model = llama_cpp.llama_model_load_from_file(str(talker).encode(), model_params)
         if not self._model:
             raise RuntimeError(f"llama.cpp cannot load {talker}")
         params = llama_cpp.llama_context_default_params()
@@ -94,9 +102,10 @@ def main() -> None:
     arguments.add_argument("mmproj", type=Path)
     arguments.add_argument("--frames", type=int, default=60)
     arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--plain-buffers", action="store_true", help="for a build in which AMX crashes")
     wanted = arguments.parse_args()
     started = time.perf_counter()
-    pipeline = LlamaPipeline(wanted.talker, wanted.mmproj, wanted.threads)
+    pipeline = LlamaPipeline(wanted.talker, wanted.mmproj, wanted.threads, plain_buffers=wanted.plain_buffers)
     load_seconds = time.perf_counter() - started
     seconds = []
     for _ in range(2):
