@@ -124,7 +124,7 @@ def test_a_missing_half_is_named(pair: Pair, tmp_path: Path) -> None:
     model = copied(pair(), tmp_path)
     model.mmproj.unlink()
     for path in (tmp_path, model.talker):
-        with pytest.raises(ModelFileError, match=r"other half mmproj-model\.gguf is not beside it.*--mmproj"):
+        with pytest.raises(ModelFileError, match=r"other half mmproj-model\.gguf is not beside it.*`mmproj`"):
             ModelFiles(path)
     with pytest.raises(ModelFileError, match=r"absent\.gguf: no such file"):
         ModelFiles(model.talker, tmp_path / "absent.gguf")

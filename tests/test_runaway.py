@@ -153,7 +153,7 @@ def test_speech_without_end_is_an_error_that_has_what_was_said(never: TTS) -> No
     assert error.codes.shape == (3, 16) and np.array_equal(never.decode(error.codes), error.samples)
     assert str(error) == (
         f"no end of speech after 0.2 s with seed {next_seed(1)}: its budget of 3 frames is used up: "
-        "another seed, other words or more max_frames may help"
+        "another seed, other words or a larger `max_frames` may help"
     )
 
 
