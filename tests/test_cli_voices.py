@@ -458,13 +458,13 @@ def test_ctrl_c_while_listening_is_exit_130_and_leaves_no_file(
 def test_ctrl_c_while_speaking_keeps_no_voice(
     run: test_cli.Run, base: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
+    from qwen3tts_gguf.engine.mailbox import Mailbox
 
     def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt  # where the main thread waits for sound: signals reach no other
 
     before = sorted(place.rglob("*"))
-    monkeypatch.setattr(CodecDecoder, "decode", interrupted)
+    monkeypatch.setattr(Mailbox, "take", interrupted)
     assert run("speak", "Hello.", "-m", base, "--save-voice", "anna", *SHORT).code == 130
     assert sorted(place.rglob("*")) == before
 
