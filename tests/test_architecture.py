@@ -21,10 +21,10 @@ ROWS = (
     "qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output  qwen3tts_gguf.cli.text_argument"
     "  qwen3tts_gguf.cli.voice_options",
     "qwen3tts_gguf.cli.console",
-    "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.wording",
+    "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.panels  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.measure.verification",
-    "qwen3tts_gguf.measure.benchmark",
+    "qwen3tts_gguf.measure.benchmark  qwen3tts_gguf.measure.summary",
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
     "qwen3tts_gguf.measure",
     "qwen3tts_gguf.tts",

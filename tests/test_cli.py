@@ -183,13 +183,38 @@ def test_inspect_tells_both_halves(run: Run, model: Path) -> None:
     assert groups["token_embd.weight"]["bytes"] == 4096 * 128 * 4
 
 
-def test_inspect_prints_a_table_of_types(run: Run, pair: Pair) -> None:
+def test_inspect_lists_every_group_of_tensors_and_its_type(run: Run, pair: Pair) -> None:
     converted = pair("q8_0", "f16")
     for path, some in ((converted.talker, "blk.*.attn_q.weight"), (converted.mmproj, "a.gen.wav.quant.first")):
-        result = run("inspect", path)
+        result = run("inspect", path, "--tensors")
         text = result.out.decode()
         assert result.code == 0 and result.err == ""
         assert some in text and "Q8_0" in text and "F32" in text and path.name in text.replace("\n", "")
+
+
+def test_inspect_describes_a_pair_on_one_page(run: Run, pair: Pair) -> None:
+    result = run("inspect", pair("q8_0", "f16").talker)
+    page = " ".join(result.out.decode().split())
+    assert result.code == 0 and result.err == ""
+    for words in ("Base: it clones voices", "mika, yuki", "English", "talker Q8_0", "on disk", "in memory about"):
+        assert words in page, words
+    assert "blk." not in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("custom_voice", "--speaker serena, vivian"), ("voice_design", '--instruct "a description of the voice"')],
+)
+def test_inspect_shows_how_to_choose_the_voice_of_each_kind(run: Run, pair: Pair, kind: str, words: str) -> None:
+    assert words in " ".join(run("inspect", pair(model_type=kind).talker).out.decode().split())
+
+
+def test_inspect_describes_a_single_file_as_half_of_a_model(run: Run, pair: Pair, tmp_path: Path) -> None:
+    converted = pair()
+    assert "second half of a model" in run("inspect", converted.mmproj).out.decode()
+    alone = tmp_path / "alone.gguf"
+    alone.symlink_to(converted.talker)
+    assert "its mmproj file is not there" in run("inspect", alone).out.decode()
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..errors import OptionError, TextError, VoiceError
 from .console import VoicesOption, print_notes, printable, read_text, stderr, voices_folder
+from .panels import VOICE, flag, value
 
 if TYPE_CHECKING:
     from ..tts import TTS
@@ -22,21 +21,39 @@ ENVIRONMENT = "QWEN3TTS_VOICE"
 """Takes what --voice takes, for `speak` without --voice."""
 
 
+def known_voices(incomplete: str) -> list[str]:
+    """Names of saved and shipped voices, for the shell's completion; files are completed by the shell itself."""
+    from ..voice.shipped import shipped_voices
+    from ..voice.store import VoiceStore
+
+    saved = VoiceStore(voices_folder(None)).names()
+    return [name for name in [*saved, *shipped_voices("")] if name.startswith(incomplete)]
+
+
 @dataclass(frozen=True)
 class ClipOptions:
     """What is known about a clip, and what of it is used."""
 
     ref_text: Annotated[
-        str | None, typer.Option(help="What the clip says; then it is cloned in context, which sounds closer.")
+        str | None,
+        value("TEXT", VOICE, "Transcript of the clip. With it the voice comes closer to the clip.", "--ref-text"),
     ] = None
     ref_text_file: Annotated[
-        Path | None, typer.Option(help="The same from a file. Default: a .txt beside the clip, if there is one.")
+        Path | None,
+        value(
+            "FILE",
+            VOICE,
+            "File with the transcript. Default: the .txt file with the clip's name, if there is one.",
+            "--ref-text-file",
+        ),
     ] = None
     x_vector_only: Annotated[
-        bool, typer.Option("--x-vector-only", help="Clone by the speaker vector alone, without a transcript.")
+        bool,
+        flag(VOICE, "Clone with the speaker vector only, without codes and transcript of the clip.", "--x-vector-only"),
     ] = False
     ref_pad: Annotated[
-        float | None, typer.Option(min=0, max=5, help="Seconds of silence after the clip in its codes. Default: 0.5.")
+        float | None,
+        value("SECONDS", VOICE, "Silence added after the clip, 0 to 5. Default: 0.5.", "--ref-pad", min=0, max=5),
     ] = None
 
     def voice(self, clip: Path, tts: TTS, quiet: bool) -> Voice:
@@ -78,7 +95,14 @@ class VoiceOptions:
 
     voice: Annotated[
         str | None,
-        typer.Option(help="A clip to speak like, a saved or shipped voice by its name, or none: the model chooses."),
+        value(
+            "VOICE",
+            VOICE,
+            "Name of a saved or shipped voice, or an audio file to clone. none: the model chooses. "
+            "Default: the first shipped voice.",
+            "--voice",
+            autocompletion=known_voices,
+        ),
     ] = None
     clip: ClipOptions = field(default_factory=ClipOptions)
     voices: VoicesOption = None

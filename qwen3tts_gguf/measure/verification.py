@@ -34,7 +34,8 @@ from ..tts import TTS, SpeechOptions
 from ..voice.clip import MAX_REFERENCE_SECONDS
 from ..voice.voice import Voice
 from .agreement import cosine, divergence, rank, snr_db
-from .benchmark import plain_voice, weight_types
+from .benchmark import plain_voice
+from .inspection import weight_types
 from .verdict import Codebook, Report, Spoken, Subject
 
 __all__ = ["TEXTS", "compare"]

@@ -22,7 +22,7 @@ from ..speech.text import clean_text
 from .encoder import codec_fingerprint, speaker_fingerprint
 from .voice import Voice
 
-__all__ = ["BASE", "CUSTOM_VOICE", "VOICE_DESIGN", "Compatibility", "ResolvedVoice"]
+__all__ = ["BASE", "CUSTOM_VOICE", "VOICE_DESIGN", "Compatibility", "ResolvedVoice", "guessed_kind"]
 
 BASE, CUSTOM_VOICE, VOICE_DESIGN = MODEL_TYPES
 
@@ -61,7 +61,7 @@ class Compatibility:
         self._hidden = files.talker.config.hidden
         self.codec = codec_fingerprint(files.mmproj)
         self._speaker_encoder = speaker_fingerprint(files.mmproj)
-        self.kind = files.talker.model_type or _guessed_kind(files, vocabulary)
+        self.kind = files.talker.model_type or guessed_kind(files, vocabulary)
         size = files.talker.model_size or (_SMALL if self._hidden <= _SMALL_HIDDEN else "")
         self.follows_instructions = self.kind == VOICE_DESIGN or (self.kind == CUSTOM_VOICE and size != _SMALL)
 
@@ -143,7 +143,7 @@ class Compatibility:
         return OptionError(f"this model ({self.kind}) {what}", hint=can)
 
 
-def _guessed_kind(files: ModelFiles, vocabulary: Vocabulary) -> str:
+def guessed_kind(files: ModelFiles, vocabulary: Vocabulary) -> str:
     """For files of llama.cpp's converter, which do not say."""
     if vocabulary.speakers:
         return CUSTOM_VOICE
