@@ -78,7 +78,8 @@ ROWS = (
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.ggml.types",
     "qwen3tts_gguf.ggml",
-    "qwen3tts_gguf.cgroups  qwen3tts_gguf.container  qwen3tts_gguf.errors  qwen3tts_gguf.whole_file"
+    "qwen3tts_gguf.cgroups  qwen3tts_gguf.container  qwen3tts_gguf.errors  qwen3tts_gguf.freed_memory"
+    "  qwen3tts_gguf.whole_file"
     "  qwen3tts_gguf.measure.agreement  qwen3tts_gguf.measure.verdict",
 )
 LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules.split()}

@@ -244,9 +244,9 @@ def broken(pair: Pair, tmp_path: Path) -> dict[str, Path]:
         (["speak", "Hi.", "-m", "absent.gguf"], "absent.gguf: no such file or folder"),
         (["speak", "Hi.", "-m", "absent"], "absent: no such file or folder"),
         (["speak", "Hi.", "-m", "{text.gguf}"], "not a GGUF file"),
-        (["speak", "Hi.", "-m", "{lonely.gguf}"], "other half mmproj-lonely.gguf is not beside it"),
+        (["speak", "Hi.", "-m", "{lonely.gguf}"], "other half, mmproj-lonely.gguf, is not in the same folder"),
         (["speak", "Hi.", "-m", "{lonely.gguf}", "--mmproj", "{other.gguf}"], "belongs to another model"),
-        (["speak", "Hi.", "-m", "{other.gguf}"], "this is the mmproj half"),
+        (["speak", "Hi.", "-m", "{other.gguf}"], "this is the mmproj file"),
         (["speak", "Hi.", "-m", "{folder}"], "not a GGUF file"),
         (["speak", "", "-m", "{small.gguf}"], "there is no text to speak"),
         (["speak", "-", "-m", "{small.gguf}"], "there is no text to speak"),
@@ -254,15 +254,15 @@ def broken(pair: Pair, tmp_path: Path) -> dict[str, Path]:
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "absent.wav"], "absent.wav: no such file"),
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{empty.wav}"], "empty.wav: not an audio file"),
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{text.wav}"], "text.wav: not an audio file"),
-        (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{silent.wav}"], "silent.wav: holds no sound"),
+        (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{silent.wav}"], "silent.wav: has no sound in it"),
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{folder}"], "broken: not an audio file"),
         (["speak", "Hi.", "-m", "{small.gguf}", "-l", "klingon"], "unknown language 'klingon'; this model knows auto,"),
         (["speak", "Hi.", "-m", "{small.gguf}", "-o", "speech.aac"], "choose one of .wav, .flac, .ogg, .mp3"),
         (
             ["speak", "Hi.", "-m", "{small.gguf}", "-o", "no/such/folder.wav"],
-            "folder.wav: cannot be written, there is no folder no/such",
+            "folder.wav: cannot be written, because there is no folder no/such",
         ),
-        (["speak", "Hi.", "-m", "{small.gguf}", "--codes", "codes.txt"], "codes.txt: codes are saved as .npy"),
+        (["speak", "Hi.", "-m", "{small.gguf}", "--codes", "codes.txt"], "codes.txt: codes can only be saved as .npy"),
         (["speak", "Hi.", "-m", "{small.gguf}", "--temperature", "0"], "--temperature must be above 0"),
         (["convert", "absent-folder"], "absent-folder"),
         (["convert", "{folder}"], "config.json"),
@@ -370,7 +370,7 @@ def test_nano_stands_in_only_where_no_model_is_named(run: Run, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     result = run("speak", "Seven.", "--seed", "1", "-q")
     assert result.code == 0 and Path("speech.wav").stat().st_size > 44
-    assert "warning: no model in models/: nano speaks" in result.err
+    assert "warning: no model in models/: the built-in model nano is used" in result.err
     result = run("speak", "Seven.", "--model", "models")
     assert result.code == 1 and result.err == "error: models: no such file or folder\n"
 

@@ -301,9 +301,9 @@ def test_a_converted_pair_may_have_a_long_name(run: test_cli.Run, checkpoint: Ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "no/such/speech.wav"], "no/such/speech.wav: cannot be written, there is no folder no/such"),
-        (["--codes", "no/such/codes.npy"], "no/such/codes.npy: cannot be written, there is no folder no/such"),
-        (["-o", "folder.wav"], "folder.wav: cannot be written, it is a folder"),
+        (["-o", "no/such/speech.wav"], "no/such/speech.wav: cannot be written, because there is no folder no/such"),
+        (["--codes", "no/such/codes.npy"], "no/such/codes.npy: cannot be written, because there is no folder no/such"),
+        (["-o", "folder.wav"], "folder.wav: cannot be written, because it is a folder"),
     ],
 )
 def test_a_missing_folder_is_called_that_before_the_model_is_loaded(

@@ -78,8 +78,7 @@ class CodecCompute(str, Enum):
 CodecComputeOption = Annotated[
     CodecCompute | None,
     value(
-        "TYPE", MACHINE,
-        "Number type of the codec's products: f16, f32 or q8_0. q8_0 is faster with AMX and less exact. "
+        "TYPE", MACHINE, "Number type the codec computes with: f16, f32 or q8_0 (faster with AMX, less exact). "
         "Default: f16 or f32, by the CPU.",
         "--codec-compute",
     ),
@@ -185,16 +184,16 @@ def decoded(content: bytes, what: str) -> str:
 def require_npy(path: Path) -> None:
     """Raises OptionError, before the work is done."""
     if path.suffix != ".npy":
-        raise OptionError(f"{path}: codes are saved as .npy")
+        raise OptionError(f"{path}: codes can only be saved as .npy")
     require_folder(path)
 
 
 def require_folder(path: Path) -> None:
     """That a file can be written there. Raises OptionError."""
     if not path.parent.is_dir():
-        raise OptionError(f"{path}: cannot be written, there is no folder {path.parent}")
+        raise OptionError(f"{path}: cannot be written, because there is no folder {path.parent}")
     if path.is_dir():
-        raise OptionError(f"{path}: cannot be written, it is a folder")
+        raise OptionError(f"{path}: cannot be written, because it is a folder")
 
 
 def save_array(path: Path, array: Any) -> None:

@@ -30,7 +30,7 @@ def require_outputs(json_file: Path | None, plot: Path | None) -> None:
     if plot is None:
         return
     if plot.suffix not in _PICTURES:
-        raise OptionError(f"{plot}: pictures are saved as {' or '.join(_PICTURES)}")
+        raise OptionError(f"{plot}: pictures can only be saved as {' or '.join(_PICTURES)}")
     require_folder(plot)
     if importlib.util.find_spec("matplotlib") is None:
         raise OptionError("--plot needs matplotlib", hint="pip install 'qwen3tts-gguf[plot]'")

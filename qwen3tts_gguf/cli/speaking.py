@@ -61,40 +61,59 @@ class SamplingOptions:
     """Fields of `SpeechOptions`."""
 
     temperature: Annotated[
-        float | None, value("X", SAMPLING, "Talker temperature. Default: from the model.", "--temperature")
+        float | None,
+        value("X", SAMPLING, "Temperature of the talker. Default: from the model.", "--temperature"),
     ] = None
     top_k: Annotated[
-        int | None, value("N", SAMPLING, "Talker top-k; 0 is off. Default: from the model.", "--top-k")
+        int | None,
+        value("N", SAMPLING, "Candidates the talker chooses from; 0: all. Default: from the model.", "--top-k"),
     ] = None
     top_p: Annotated[
-        float | None, value("X", SAMPLING, "Talker top-p; 1 is off. Default: from the model.", "--top-p")
+        float | None,
+        value(
+            "X", SAMPLING, "Probability the talker's candidates add up to; 1: all. Default: from the model.", "--top-p"
+        ),
     ] = None
     repetition_penalty: Annotated[
         float | None,
-        value("X", SAMPLING, "Talker repetition penalty; 1 is off. Default: from the model.", "--repetition-penalty"),
+        value(
+            "X", SAMPLING, "Penalty for codes used before; 1: none. Default: from the model.", "--repetition-penalty"
+        ),
     ] = None
     sub_temperature: Annotated[
-        float | None, value("X", SAMPLING, "Code predictor temperature. Default: from the model.", "--sub-temperature")
+        float | None,
+        value("X", SAMPLING, "Temperature of the code predictor. Default: from the model.", "--sub-temperature"),
     ] = None
     sub_top_k: Annotated[
-        int | None, value("N", SAMPLING, "Code predictor top-k; 0 is off. Default: from the model.", "--sub-top-k")
+        int | None,
+        value("N", SAMPLING, "Candidates of the code predictor; 0: all. Default: from the model.", "--sub-top-k"),
     ] = None
     sub_top_p: Annotated[
-        float | None, value("X", SAMPLING, "Code predictor top-p; 1 is off. Default: from the model.", "--sub-top-p")
+        float | None,
+        value(
+            "X", SAMPLING, "Probability of the predictor's candidates; 1: all. Default: from the model.", "--sub-top-p"
+        ),
     ] = None
     sub_repetition_penalty: Annotated[
         float | None,
-        value("X", SAMPLING, "Code predictor repetition penalty; 1, the default, is off.", "--sub-repetition-penalty"),
+        value(
+            "X",
+            SAMPLING,
+            "Repetition penalty of the code predictor. Default: 1, which is none.",
+            "--sub-repetition-penalty",
+        ),
     ] = None
 
 
 LayoutOption = Annotated[
     TextLayout,
     value(
-        "LAYOUT", TEXT, "How the model gets the text: whole (all of it before the first sound) or stepwise (one token "
-        "per frame).", "--layout",
+        "LAYOUT",
+        TEXT,
+        "Order of text and speech in the prompt. whole: all text first. stepwise: one token per frame.",
+        "--layout",
     ),
-]  # fmt: skip
+]
 
 
 @expanded
@@ -174,7 +193,7 @@ def speak(
     if codes is not None:
         require_npy(codes)
     if voice_options.voice is not None and speaker is not None:
-        raise OptionError("--speaker and --voice both choose who speaks: give one")
+        raise OptionError("--speaker and --voice both choose the voice: give one of them")
     target = output_target(output)
     if save_voice is not None:
         _require_free(save_voice, voice_options.voices)
@@ -220,10 +239,13 @@ def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
     from ..model import nano
 
     folder = nano.folder()
-    stderr.print(f"warning: no model in {model}/: nano speaks, which knows {nano.DOMAIN}", soft_wrap=True)
+    stderr.print(
+        f"warning: no model in {model}/: the built-in model nano is used, which only knows {nano.DOMAIN}",
+        soft_wrap=True,
+    )
     if not quiet:
         stderr.print(
-            "hint: three lines make a model that says anything:\n"
+            "hint: these commands give you a model that can say anything:\n"
             "  pip install 'qwen3tts-gguf[hub]'\n"
             "  qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base\n"
             '  qwen3tts speak "Good morning."',
@@ -251,8 +273,8 @@ def _require_free(name: str, voices: Path | None) -> None:
     from ..voice.store import VoiceStore
 
     if VoiceStore(voices_folder(voices)).path(name).exists():
-        hint = f"take another name, or delete that voice: qwen3tts voice delete {shlex.quote(name)}"
-        raise VoiceError(f"there is a voice named {name!r} already", hint=hint)
+        hint = f"choose another name, or delete that voice: qwen3tts voice delete {shlex.quote(name)}"
+        raise VoiceError(f"a voice named {name!r} exists already", hint=hint)
 
 
 def _keep(tts: TTS, utterance: Utterance, text: str, name: str, voices: Path | None, quiet: bool) -> None:

@@ -110,7 +110,7 @@ def verify(
     require_outputs(json_file, plot)
     voice = voice_options.voice
     if voice is not None and speaker is not None:
-        raise OptionError("--speaker and --voice both choose who speaks: give one")
+        raise OptionError("--speaker and --voice both choose the voice: give one of them")
     lines = [*(text or []), *(_lines(texts) if texts is not None else [])]
 
     from ..measure.benchmark import plain_voice
@@ -153,7 +153,7 @@ def verify(
 def _lines(file: Path) -> list[str]:
     lines = [line for line in read_text(file).splitlines() if line.strip()]
     if not lines:
-        raise TextError(f"{file}: there is no text in it")
+        raise TextError(f"{file}: the file has no text")
     return lines
 
 

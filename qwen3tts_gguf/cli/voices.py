@@ -213,7 +213,7 @@ def mix(
     kept = [store.load(name) for name in names]
     path = store.save(output, mixed(kept, _shares(weights, len(kept))), overwrite=force)
     if any(voice.codes is not None for voice in kept) and not quiet:
-        stderr.print("the voices' codes and transcripts were left out: only speaker vectors mix", soft_wrap=True)
+        stderr.print("codes and transcripts were left out: only speaker vectors can be mixed", soft_wrap=True)
     if not quiet:
         stderr.print(f"{output!r} saved in {path}", soft_wrap=True, markup=False)
 
@@ -225,7 +225,7 @@ def _shares(weights: str | None, n: int) -> list[float]:
     try:
         return [_share(weight.strip()) for weight in weights.split(",")]
     except ValueError:
-        raise OptionError(f"--weights takes numbers with commas between, not {weights!r}") from None
+        raise OptionError(f"--weights takes numbers separated by commas, not {weights!r}") from None
 
 
 def _share(weight: str) -> float:

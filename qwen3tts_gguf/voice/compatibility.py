@@ -86,8 +86,8 @@ class Compatibility:
         speaker, codes = self._fitting_speaker(voice), self._fitting_codes(voice)
         if voice.is_clone and speaker is None and codes is None:
             raise OptionError(
-                f"this voice was made with another model ({self._misfit(voice)})",
-                hint="make it again from its clip with this model",
+                f"this voice was made with another model: {self._misfit(voice)}",
+                hint="make the voice again from its clip, with this model",
             )
         transcript = voice.transcript if codes is not None else None
         notes = self._left_out(voice, speaker, codes)
@@ -126,9 +126,17 @@ class Compatibility:
     ) -> tuple[Note, ...]:
         hint = "make the voice again from its clip with this model"
         if voice.speaker is not None and speaker is None:
-            return (Note("the voice's speaker vector is of another model and is left out; its codes are used", hint),)
+            return (
+                Note(
+                    "the voice's speaker vector was made with another model and is not used; its codes are used", hint
+                ),
+            )
         if voice.codes is not None and codes is None:
-            return (Note("the voice's codes are of another codec and are left out; its speaker vector is used", hint),)
+            return (
+                Note(
+                    "the voice's codes were made with another codec and are not used; its speaker vector is used", hint
+                ),
+            )
         return ()
 
     def _misfit(self, voice: Voice) -> str:
