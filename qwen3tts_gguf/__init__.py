@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         UsageError,
         VoiceError,
     )
-    from .tts import TTS, SpeechOptions, Utterance
+    from .tts import TTS, LiveText, SpeechOptions, Utterance
     from .voice.store import VoiceStore
     from .voice.voice import Voice
 
@@ -42,6 +42,7 @@ __all__ = [
     "CheckpointError",
     "CodesError",
     "Error",
+    "LiveText",
     "ModelFileError",
     "NoEndOfSpeech",
     "Note",
@@ -59,6 +60,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # llama.cpp's log
 
 _HOMES = {
     "TTS": "tts",
+    "LiveText": "tts",
     "SpeechOptions": "tts",
     "Utterance": "tts",
     "Voice": "voice.voice",

@@ -18,8 +18,8 @@ ROWS = (
     "qwen3tts_gguf.cli",
     "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting",
-    "qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output  qwen3tts_gguf.cli.text_argument"
-    "  qwen3tts_gguf.cli.voice_options",
+    "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output"
+    "  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
     "qwen3tts_gguf.cli.console",
     "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.panels  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
@@ -40,6 +40,8 @@ ROWS = (
     "qwen3tts_gguf.voice.clip  qwen3tts_gguf.voice.file",
     "qwen3tts_gguf.voice",
     "qwen3tts_gguf.speech.prompt",
+    "qwen3tts_gguf.speech.feeding  qwen3tts_gguf.speech.live_prompt",
+    "qwen3tts_gguf.speech.live_text",
     "qwen3tts_gguf.speech.options  qwen3tts_gguf.speech.runaway  qwen3tts_gguf.speech.text",
     "qwen3tts_gguf.speech",
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"

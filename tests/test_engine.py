@@ -421,7 +421,7 @@ def test_a_burst_of_long_speeches_leaves_memory_and_threads_as_they_were(pair: P
         rss, threads, files = process.memory_info().rss, process.num_threads(), process.num_fds()
         burst()
         assert process.memory_info().rss < 1.1 * rss
-        assert (process.num_threads(), process.num_fds()) == (threads, files)
+        assert process.num_threads() <= threads and process.num_fds() <= files
 
 
 def test_sixty_different_top_k_cost_no_memory(pair: Pair) -> None:

@@ -31,6 +31,7 @@ from .console import (
     voices_folder,
 )
 from .expanded import expanded
+from .live_input import LiveOptions
 from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
 from .speech_output import report, speak_to
 from .text_argument import read_stdin
@@ -165,6 +166,7 @@ def speak(
     clean: Annotated[
         TextMarks | None, value("FORMAT", TEXT, "Remove the marks of a format from the text: markdown.", "--clean")
     ] = None,
+    live_options: LiveOptions = LiveOptions(),
     quiet: QuietOption = False,
 ) -> None:
     """Speak a text into an audio file or to stdout.
@@ -178,6 +180,7 @@ def speak(
       qwen3tts speak "Good morning." --voice yuki -o morning.mp3
       qwen3tts speak "Hello." --voice ref.wav --ref-text "Words in ref.wav."
       echo "Read this." | qwen3tts speak - -o - | aplay
+      llm "Tell me a story." | qwen3tts speak - --live -o - | aplay
 
     A text may start with a dash: "-5 degrees". If it looks like an option, put it last, after --.
 
@@ -186,7 +189,8 @@ def speak(
     are no retries, because sound that was written cannot be taken back.
     """
     started = time.perf_counter()
-    if text == "-":
+    live_options.require_stdin(text, clean)
+    if text == "-" and not live_options.live:
         text = read_stdin()
     if clean is not None:
         text = strip_markdown(text)
@@ -198,10 +202,11 @@ def speak(
     if save_voice is not None:
         _require_free(save_voice, voice_options.voices)
 
-    from ..tts import TTS, SpeechOptions
+    from ..tts import TTS, LiveText, SpeechOptions
 
     options = SpeechOptions(
         language=language, seed=seed, greedy=greedy, max_frames=max_frames, layout=layout.value,
+        live_in_context=live_options.live_in_context,
         retries=retries if isinstance(target, Path) else 0, **vars(sampling),
     )  # fmt: skip
     there = _model_there_is(model, context, quiet)
@@ -218,15 +223,17 @@ def speak(
     voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
-    utterance = speak_to(target, tts.attempts(text, voice, options), known, keep_partial, quiet)
+    live = LiveText() if live_options.live else None
+    attempts = live_options.attempt(tts, live, voice, options) if live else tts.attempts(text, voice, options)
+    utterance = speak_to(target, attempts, known, keep_partial, quiet)
     if codes is not None:
         save_array(codes, utterance.codes)
     if not quiet:
         now = time.perf_counter()
-        report(utterance, output, work_seconds=now - loaded, wall_seconds=now - started)
+        report(utterance, output, work_seconds=None if live else now - loaded, wall_seconds=now - started)
     utterance.require_end()
     if save_voice is not None:
-        _keep(tts, utterance, text, save_voice, voice_options.voices, quiet)
+        _keep(tts, utterance, live.so_far if live else text, save_voice, voice_options.voices, quiet)
 
 
 # -- with which model ------------------------------------------------------------------------------------------------
