@@ -67,8 +67,9 @@ def test_paragraphs_fill_the_lines_they_are_given(name: tuple[str, ...], columns
 
 @pytest.mark.parametrize("name", [name for name, _ in LEAVES], ids=" ".join)
 def test_help_of_a_command_has_an_example(name: tuple[str, ...]) -> None:
-    if name[-1] not in ("list", "show", "cache", "delete"):
-        assert f"qwen3tts {' '.join(name)} " in _words(COMMANDS[name].help)
+    assert f"qwen3tts {' '.join(name)}" in _words(COMMANDS[name].help)
+    printed = _help(name, 80).partition("Arguments")[0]
+    assert re.search(f"^   .*qwen3tts {' '.join(name)}", printed, re.MULTILINE), "the example is not indented"
 
 
 def test_examples_are_commands_that_are_understood() -> None:
