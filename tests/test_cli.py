@@ -255,7 +255,7 @@ def broken(pair: Pair, tmp_path: Path) -> dict[str, Path]:
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{empty.wav}"], "empty.wav: not an audio file"),
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{text.wav}"], "text.wav: not an audio file"),
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{silent.wav}"], "silent.wav: has no sound in it"),
-        (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{folder}"], "broken: not an audio file"),
+        (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{folder}"], "broken: this is a folder or a pipe"),
         (["speak", "Hi.", "-m", "{small.gguf}", "-l", "klingon"], "unknown language 'klingon'; this model knows auto,"),
         (["speak", "Hi.", "-m", "{small.gguf}", "-o", "speech.aac"], "choose one of .wav, .flac, .ogg, .mp3"),
         (

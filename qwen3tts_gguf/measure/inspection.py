@@ -45,7 +45,8 @@ def verify_model(path: Path) -> dict[str, Any]:
         verdicts = {group["name"]: group["verdict"] for group in groups if group["verdict"] != SOUND}
         if set(verdicts.values()) == {NOT_RECORDED} and len(verdicts) == len(groups):
             problems.append(
-                f"{file.path}: all its values are finite, but it records no sha256 to compare them with: it was made by another converter than "
+                f"{file.path}: all its values are finite, but it records no sha256 to compare them with: it was made "
+                "by another converter than "
                 "qwen3tts convert, or by an old version"
             )
         else:

@@ -214,7 +214,7 @@ def require_numbers(values: NDArray[np.float32], file: GgufFile, net: str) -> No
     if not np.isfinite(values).all():
         raise ModelFileError(
             f"{file.path}: the {net} computes NaN or infinity",
-            hint="the weights are damaged: check them with inspect --verify, or convert the checkpoint again",
+            hint="the weights are damaged: verify the file, or convert the checkpoint again",
         )
 
 
