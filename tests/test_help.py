@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import command_page
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -116,6 +117,10 @@ def test_the_shell_completes_commands_and_voices() -> None:
     command = [sys.executable, "-c", "import sys; sys.argv[0] = 'qwen3tts'; from qwen3tts_gguf.cli import main; main()"]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.stdout.split() == ["mika"], result.stderr
+
+
+def test_the_page_of_commands_is_as_the_help_is() -> None:
+    assert command_page.PAGE.read_text("utf-8") == command_page.page(), "run `just help`"
 
 
 def test_help_loads_neither_llama_cpp_nor_numpy() -> None:
