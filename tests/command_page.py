@@ -36,7 +36,9 @@ def _section(name: tuple[str, ...], command: Any) -> str:
     lines = [f"## {' '.join(('qwen3tts', *name))}", ""]
     for paragraph in (command.help or "").replace("\\[", "[").split("\n\n"):
         lines += (
-            ["```console", *map(str.strip, paragraph.splitlines()), "```", ""] if paragraph[:1] == " " else [paragraph, ""]
+            ["```console", *map(str.strip, paragraph.splitlines()), "```", ""]
+            if paragraph[:1] == " "
+            else [paragraph, ""]
         )
     panels: dict[str, list[Any]] = {}
     for parameter in command.params:

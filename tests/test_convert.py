@@ -429,7 +429,7 @@ def nan_at(name: str) -> Callable[[dict[str, FloatArray]], object]:
         (
             "speech_tokenizer",
             lambda w: w["decoder.decoder.0.conv.weight"].fill(1e6),
-            r"from decoder\.decoder\.0\.conv\.weight\) reaches 1e\+06, too much for F16",
+            r"from decoder\.decoder\.0\.conv\.weight\) reaches 1e\+06, which is too large for F16",
         ),
     ],
 )  # fmt: skip

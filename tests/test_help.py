@@ -127,7 +127,7 @@ def test_help_loads_neither_llama_cpp_nor_numpy() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from qwen3tts_gguf.cli import app\n"
         "CliRunner().invoke(app, ['speak', '--help'])\n"
-        "print([name for name in ('llama_cpp', 'soundfile', 'tokenizers') if name in sys.modules])"
+        "print([name for name in ('llama_cpp', 'numpy', 'soundfile', 'tokenizers') if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
