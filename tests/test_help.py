@@ -18,7 +18,16 @@ from typer.testing import CliRunner
 
 from qwen3tts_gguf.cli import app, panels
 
-PANELS = {panels.MODEL, panels.VOICE, panels.TEXT, panels.OUTPUT, panels.SAMPLING, panels.MACHINE, "Server", "Thresholds"}
+PANELS = {
+    panels.MODEL,
+    panels.VOICE,
+    panels.TEXT,
+    panels.OUTPUT,
+    panels.SAMPLING,
+    panels.MACHINE,
+    "Server",
+    "Thresholds",
+}
 
 
 def _commands(command: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
