@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UsageError,
         VoiceError,
     )
+    from .reading import Passage, Reading, Sound, read
     from .tts import TTS, SpeechOptions, Utterance
     from .voice.store import VoiceStore
     from .voice.voice import Voice
@@ -46,6 +47,9 @@ __all__ = [
     "NoEndOfSpeech",
     "Note",
     "OptionError",
+    "Passage",
+    "Reading",
+    "Sound",
     "SpeechOptions",
     "TextError",
     "UsageError",
@@ -53,11 +57,16 @@ __all__ = [
     "Voice",
     "VoiceError",
     "VoiceStore",
+    "read",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # llama.cpp's log: heard by who asks for it
 
 _HOMES = {
+    "Passage": "reading",
+    "Reading": "reading",
+    "Sound": "reading",
+    "read": "reading",
     "TTS": "tts",
     "SpeechOptions": "tts",
     "Utterance": "tts",

@@ -20,7 +20,7 @@ import unicodedata
 
 from ..errors import Note, TextError
 
-__all__ = ["clean_text", "prepare_text", "strip_markdown"]
+__all__ = ["clean_text", "plain_text", "prepare_text", "strip_markdown"]
 
 _LINE_ENDS = {0x85: "\n", 0x2028: "\n", 0x2029: "\n\n"}
 # Soft hyphen; zero-width space; word joiner and invisible operators; byte order mark; left to right and back.
@@ -37,9 +37,14 @@ _SSML = re.compile(r"<(speak|break|prosody|say-as|phoneme|emphasis|voice)\b[^<]*
 def clean_text(text: str) -> str:
     """The text with plain spaces and line ends, and without marks that nobody pronounces; for texts, transcripts and
     instructions alike. Raises TextError."""
+    return plain_text(text).strip()
+
+
+def plain_text(text: str) -> str:
+    """The same for a piece of a text, whose spaces at the ends stay. Raises TextError."""
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise TextError("the text holds unpaired surrogates: it is not valid Unicode")
-    return text.translate(_TABLE).strip()
+    return text.translate(_TABLE)
 
 
 def prepare_text(text: str) -> tuple[str, tuple[Note, ...]]:
