@@ -74,14 +74,14 @@ def main() -> None:
         "threads": wanted.threads,
         "theirs": {
             "files": [file.name for file in wanted.theirs],
-            "command": shlex.join(their_command),
+            "command": _without_folders(their_command),
             **_summary(their_runs),
             "runs": their_runs,
         },
         "ours": [
             {
                 "files": [talker.name, f"mmproj-{talker.name}"],
-                "command": shlex.join(command),
+                "command": _without_folders(command),
                 **_summary(runs),
                 "ratio": _ratio(their_runs, runs, "rtf"),
                 "first_ratio": _ratio(their_runs, runs, "first_rtf"),
@@ -102,6 +102,10 @@ def _our_command(talker: Path, n_frames: int, n_threads: int) -> list[str]:
 
 def _absolute(file: Path) -> str:
     return str(file.resolve())
+
+
+def _without_folders(command: list[str]) -> str:
+    return shlex.join(Path(argument).name if os.sep in argument else argument for argument in command)
 
 
 def _told_by(command: list[str]) -> dict[str, Any]:

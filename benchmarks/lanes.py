@@ -71,7 +71,7 @@ def main() -> None:
     peak = memory_gb("VmHWM", or_peak=True)
     print(f"{facts['machine']['cpu']}, {wanted.threads} threads, {wanted.frames} frames a speech, peak {peak:.2f} GB")
     if wanted.out:
-        wanted.out.write_text(json.dumps({**facts, "talker": str(talker), "lanes": medians}, indent=1) + "\n", "utf-8")
+        wanted.out.write_text(json.dumps({**facts, "talker": talker.name, "lanes": medians}, indent=1) + "\n", "utf-8")
 
 
 def _together(tts: TTS, n: int, n_frames: int) -> dict[str, float]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         VoiceError,
     )
     from .reading import Passage, Reading, Sound, read
-    from .tts import TTS, SpeechOptions, Utterance
+    from .tts import TTS, LiveText, SpeechOptions, Utterance
     from .voice.store import VoiceStore
     from .voice.voice import Voice
 
@@ -43,6 +43,7 @@ __all__ = [
     "CheckpointError",
     "CodesError",
     "Error",
+    "LiveText",
     "ModelFileError",
     "NoEndOfSpeech",
     "Note",
@@ -68,6 +69,7 @@ _HOMES = {
     "Sound": "reading",
     "read": "reading",
     "TTS": "tts",
+    "LiveText": "tts",
     "SpeechOptions": "tts",
     "Utterance": "tts",
     "Voice": "voice.voice",

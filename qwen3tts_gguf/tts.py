@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 from weakref import finalize
 
 import numpy as np
@@ -39,8 +39,11 @@ from .model.tokenizer import Tokenizer
 from .model.vocabulary import Vocabulary
 from .nets.codes import check_codes
 from .nets.sampling import next_seed
+from .speech.feeding import fed_by_thread, fed_in_loop
+from .speech.live_prompt import LivePrompt
+from .speech.live_text import LiveText
 from .speech.options import SpeechOptions
-from .speech.prompt import PromptBuilder, Reference
+from .speech.prompt import Prompt, PromptBuilder, Reference
 from .speech.runaway import frame_budget, n_spelled
 from .speech.text import prepare_text
 from .voice.compatibility import BASE, Compatibility
@@ -48,7 +51,7 @@ from .voice.encoder import VoiceEncoder
 from .voice.shipped import ShippedVoice, ShippedVoices
 from .voice.voice import Voice
 
-__all__ = ["TTS", "SpeechOptions", "Utterance"]
+__all__ = ["TTS", "LiveText", "SpeechOptions", "Utterance"]
 
 
 class TTS:
@@ -149,31 +152,48 @@ class TTS:
         return utterance.samples
 
     def stream(
-        self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()
+        self, text: str | Iterable[str], voice: Voice | None = None, options: SpeechOptions = SpeechOptions()
     ) -> Iterator[NDArray[np.float32]]:
         """Samples as they are made: float32 [1920] per frame, at 24 kHz in [-1, 1].
 
+        text: may still arrive, as an iterable of strings cut anywhere, which a thread reads (docs/live-text.md).
+
         Closing the iterator cancels the speech. Raises TextError, OptionError; NoEndOfSpeech after the last frame if
-        the speech did not end: what was handed out cannot be taken back, so nothing is retried.
+        the speech did not end: what was handed out cannot be taken back, so nothing is retried. What the iterable
+        raises is raised here.
         """
-        with self.utter(text, voice, options) as utterance:
-            yield from utterance
+        if isinstance(text, str):
+            with self.utter(text, voice, options) as utterance:
+                yield from utterance
+        else:
+            live = LiveText()
+            with self.utter(live, voice, options) as utterance, fed_by_thread(live, text):
+                yield from utterance
         utterance.require_end()
 
     async def astream(
-        self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()
+        self,
+        text: str | Iterable[str] | AsyncIterable[str],
+        voice: Voice | None = None,
+        options: SpeechOptions = SpeechOptions(),
     ) -> AsyncIterator[NDArray[np.float32]]:
         """`stream` for an event loop: never blocks it, and leaving the loop cancels the speech.
+
+        text: may still arrive, as an iterable or an async one; the latter is read by a task of the loop.
 
         async for samples in tts.astream("Hello."):
             await connection.send(samples)
         """
-        utterance = await asyncio.to_thread(self.utter, text, voice, options)
-        try:
-            async for samples in utterance:
-                yield samples
-        finally:
-            utterance.close()
+        if isinstance(text, str):
+            with await asyncio.to_thread(self.utter, text, voice, options) as utterance:
+                async for samples in utterance:
+                    yield samples
+        else:
+            live = LiveText()
+            with await asyncio.to_thread(self.utter, live, voice, options) as utterance:
+                async with fed_in_loop(live, text):
+                    async for samples in utterance:
+                        yield samples
         utterance.require_end()
 
     def attempts(
@@ -192,10 +212,13 @@ class TTS:
                 return
             options = replace(options, seed=next_seed(utterance.seed))
 
-    def utter(self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()) -> Utterance:
+    def utter(
+        self, text: str | LiveText, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()
+    ) -> Utterance:
         """One attempt, for callers who want codes, seed, notes or the way it ended beside the samples.
 
-        Nothing is computed before the first read. Raises TextError, OptionError.
+        text: may still arrive, as a `LiveText`; it is spoken in the stepwise layout. Nothing is computed before the
+        first read. Raises TextError, OptionError, UsageError.
         """
         request, notes = self._prepared(text, voice, options)
         return Utterance(self.engine, request, notes=notes, owner=self)
@@ -204,52 +227,63 @@ class TTS:
         """What the engine is given: the prompt, the sampling, the budget. Raises TextError, OptionError."""
         return self._prepared(text, voice, options)[0]
 
-    def _prepared(self, text: str, voice: Voice | None, options: SpeechOptions) -> tuple[Request, tuple[Note, ...]]:
+    def _prepared(
+        self, text: str | LiveText, voice: Voice | None, options: SpeechOptions
+    ) -> tuple[Request, tuple[Note, ...]]:
         if voice is not None and not isinstance(voice, Voice):
             raise OptionError(
                 f"a voice must be a Voice, not {voice!r}",
                 hint="Voice.load reads a saved voice, Voice.from_audio makes one of a clip",
             )
-        text, notes = prepare_text(text)
-        voice = self.resolve(voice)
+        text_notes: tuple[Note, ...] = ()
+        if isinstance(text, str):
+            text, text_notes = prepare_text(text)
+            if self.name.lower() == nano.NAME:
+                text_notes += nano.word_notes(text)
+        voice = self.resolve(self._live_voice(voice, options) if isinstance(text, LiveText) else voice)
         resolved = self._compatibility.resolve(voice, options.language)
-        notes = (*voice.notes, *notes, *resolved.notes)
-        if self.name.lower() == nano.NAME:
-            notes += nano.word_notes(text)
+        notes = (*voice.notes, *text_notes, *resolved.notes)
         preset = None if resolved.preset is None else self.engine.talker.embed_codec([resolved.preset])[0]
         reference = None
         if resolved.codes is not None and resolved.transcript is not None:
             codes = check_codes(resolved.codes, self._files.mmproj.decoder.codebook_size)
             reference = Reference(resolved.transcript, self.engine.predictor.embed(codes))
-        prompt = self._prompts.build(
-            text,
-            language=resolved.language,
-            speaker=resolved.speaker if preset is None else preset,
-            instruct=resolved.instruct,
-            reference=reference,
-            layout=options.layout,
-        )
-        room = self._files.talker.config.context_length - len(prompt.embeddings)
+        speaker = resolved.speaker if preset is None else preset
+        who: Any = {"language": resolved.language, "speaker": speaker, "instruct": resolved.instruct}
+        prompt: Prompt | LivePrompt
+        if isinstance(text, LiveText):
+            prompt = self._prompts.live(text, reference=reference, **who)
+            budget = self.defaults.max_new_tokens
+        else:
+            prompt = self._prompts.build(text, reference=reference, layout=options.layout, **who)
+            budget = min(frame_budget(prompt.n_text_tokens, n_spelled(text)), self.defaults.max_new_tokens)
+        room = self._files.talker.config.context_length - prompt.n_rows
         if room < 1:
             raise TextError(f"the text is too long for this model: {prompt.n_text_tokens} tokens")
         if options.max_frames is not None and options.max_frames > room:
             raise OptionError(f"max_frames must be at most {room} with this text and voice, not {options.max_frames}")
         if self._check_memory:
-            require_room_for_text(self._files, len(prompt.embeddings))
+            require_room_for_text(self._files, prompt.n_rows)
         talker_sampling, predictor_sampling = options.sampling(self.defaults)
-        budget = frame_budget(prompt.n_text_tokens, n_spelled(text))
         request = Request(
             prompt=prompt,
             talker_sampling=talker_sampling,
             predictor_sampling=predictor_sampling,
             seed=secrets.randbits(32) if options.seed is None else options.seed,
-            max_frames=options.max_frames or min(budget, self.defaults.max_new_tokens, room),
+            max_frames=options.max_frames or min(budget, room),
+            budget_by_text=options.max_frames is None,
             end_of_speech=self.vocabulary.codec.eos,
             suppressed=self.vocabulary.suppressed,
             reference=voice if reference is not None else None,
             endless=options.endless,
         )
         return request, notes
+
+    def _live_voice(self, voice: Voice | None, options: SpeechOptions) -> Voice | None:
+        """Of a text that is still arriving: the speaker vector alone, where there is one and nothing else is asked."""
+        voice = voice or self.default_voice
+        has_vector = voice is not None and (voice.speaker is not None or voice.shipped_name is not None)
+        return voice.without_codes() if voice and has_vector and not options.live_in_context else voice
 
     # -- codes and samples ---------------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ def test_times_are_positive_and_add_up(report: Report) -> None:
     parts = report["frame_ms"]
     for part in ("talker", "predictor", "codec", "whole"):
         assert 0 < parts[part]["p10"] <= parts[part]["median"] <= parts[part]["p90"]
-    # The engine works ahead of the reader, so a frame's parts may take longer than the reader waited for it, never less.
+    # The engine works ahead of the reader, who may wait less for a frame than its parts take.
     assert sum(parts[part]["mean"] for part in FRAME_PARTS) >= parts["whole"]["mean"] * (1 - 1e-9)
     assert report["prefill"]["positions"] > 5 and report["prefill"]["ms"] > 0
     assert report["rtf"] == report["work_seconds"] / report["audio_seconds"]

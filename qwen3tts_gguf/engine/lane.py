@@ -1,6 +1,7 @@
 """One speech inside the engine: all it needs for its next frame, and nothing that belongs to another speech.
 
     waiting ──first read──> prompt, slice by slice ──> frames, one a step ──> last frames decoded ──> ending
+                              ^ no text yet ^            ^ no text yet ^
 
 A lane has no lock and no thread. Its talker sequence and codec state are touched by the engine's threads alone; the
 reader sees nothing but the mailbox.
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ..nets.codec_decoder import CodecState
 from ..nets.sampling import Sampling, TalkerSampler
 from ..nets.talker import TalkerSequence
+from ..speech.live_prompt import LivePrompt
 from ..speech.prompt import Prompt
 from ..speech.runaway import SpeechWatch
 from ..voice.voice import Voice
@@ -30,7 +32,7 @@ __all__ = ["Lane", "Request", "Timings"]
 class Request:
     """What to speak, fixed before the first frame. The codes of a speech depend on this and on the files alone."""
 
-    prompt: Prompt
+    prompt: Prompt | LivePrompt
     talker_sampling: Sampling
     predictor_sampling: Sampling
     seed: int
@@ -41,6 +43,8 @@ class Request:
     """Codec tokens that are never chosen."""
     reference: Voice | None = None
     """The voice whose codes the codec goes on from; None starts it from silence."""
+    budget_by_text: bool = False
+    """Whether a text that is still arriving lowers `max_frames` once all of it is there."""
     endless: bool = False
     """Suppress the end of speech and every stop but the budget: for measuring a given number of frames."""
 
@@ -82,14 +86,16 @@ class Lane:
         self.codec_state: CodecState | None = None
         self.slices: deque[slice] = deque()
         """Of the prompt, still to go in before its last row."""
-        self.next_row: NDArray[np.float32] | None = None
-        """The talker's next input [hidden], once the slices are in."""
         self.n_frames = 0
+        self._embedding: NDArray[np.float32] | None = None
+        """The last frame's, the codec side of the talker's next input."""
         self.undecoded: list[NDArray[np.int32]] = []
         """Codes [16] of frames that wait for the codec."""
         self.ending: Ending | None = None
         """Set when no frame comes after those in `undecoded`."""
         self._on_change = on_change
+        if isinstance(request.prompt, LivePrompt):
+            request.prompt.listen(self._notice_text, lambda: self.is_over or self.ending is not None)
 
     @property
     def is_over(self) -> bool:
@@ -98,25 +104,49 @@ class Lane:
 
     @property
     def is_due(self) -> bool:
-        """Whether the engine should work on it now."""
-        return self.is_over or not self.mailbox.is_full
+        """Whether the engine should work on it now: not while its reader is far behind, or its text is not there."""
+        if self.is_over:
+            return True
+        return not self.mailbox.is_full and (bool(self.slices) or self.request.prompt.reaches(self.n_frames))
+
+    @property
+    def max_frames(self) -> int:
+        """The budget as it is now."""
+        most, prompt = self.request.max_frames, self.request.prompt
+        if self.request.budget_by_text and isinstance(prompt, LivePrompt) and prompt.budget is not None:
+            return min(most, prompt.budget)
+        return most
+
+    @property
+    def next_row(self) -> NDArray[np.float32]:
+        """The talker's next input [hidden], once the slices are in and its text is there."""
+        prompt = self.request.prompt
+        if self._embedding is None:
+            return np.asarray(prompt.embeddings[-1])
+        return self._embedding + prompt.text_row(self.n_frames - 1)
 
     def choose(self, logits: NDArray[np.float32]) -> int | None:
         """The talker's logits -> code 0 of the next frame, or None when the speech is over (then `ending` is set)."""
         code0 = self._sampler.choose(logits)
         if code0 == self.request.end_of_speech:
             self.ending = Ending(ended=True)
-        elif self.n_frames == self.request.max_frames:
+        elif self.n_frames >= self.max_frames:
             self.ending = Ending(runaway=f"its budget of {self.n_frames} frames is used up")
         return None if self.ending else code0
 
     def add(self, codes: NDArray[np.int32], embedding: NDArray[np.float32]) -> None:
         """A frame: its codes [16], and their summed embeddings [hidden] for the talker."""
         self.undecoded.append(codes)
-        self.next_row = embedding + self.request.prompt.text_row(self.n_frames)
+        self._embedding = embedding
         self.n_frames += 1
 
     def cancel(self) -> None:
         """End the speech now, from any thread: its reader gets nothing more, its place is free within a frame."""
         self.mailbox.end(Ending(cancelled=True))
+        self._on_change()
+
+    def _notice_text(self, error: BaseException | None) -> None:
+        """There is more text, or an error in its place; called by the thread that feeds it."""
+        if error is not None:
+            self.mailbox.end(Ending(error=error))
         self._on_change()

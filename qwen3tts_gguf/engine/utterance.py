@@ -36,8 +36,6 @@ class Utterance:
     def __init__(self, engine: Engine, request: Request, *, notes: tuple[Note, ...] = (), owner: object = None) -> None:
         self.seed = request.seed
         """Generates the same speech again."""
-        self.max_frames = request.max_frames
-        """The budget: a speech that needs more frames is stopped."""
         self.notes = notes
         """What about this speech could be better."""
         self._engine, self._owner = engine, owner  # the owner, a TTS, is not closed while the utterance lives
@@ -62,6 +60,12 @@ class Utterance:
     def runaway(self) -> str | None:
         """Why the speech was stopped, if the model did not end it: its budget, silence, a loop."""
         return self._ending.runaway if self._ending else None
+
+    @property
+    def max_frames(self) -> int:
+        """The budget: a speech that needs more frames is stopped. Of a text that is still arriving it is not known
+        before the text is complete; until then this is the most it may be."""
+        return self._lane.max_frames
 
     @property
     def cancelled(self) -> bool:

@@ -192,7 +192,7 @@ def _run(tts: TTS, voice: Voice | None, options: SpeechOptions) -> _Run:
     talker, predictor, codec = (np.array(part) for part in (timings.talker, timings.predictor, timings.codec))
     language = talker + predictor
     spent = np.maximum(language, codec) if tts.plan.threads.side_by_side else language + codec
-    other = np.maximum(whole - spent, 0)  # the engine works ahead: a frame's parts may take longer than the reader waited
+    other = np.maximum(whole - spent, 0)  # the engine works ahead: the reader may wait less than a frame takes
     return _Run(
         n_prompt=timings.prompt_positions,
         n_kept=timings.prompt_kept,

@@ -40,13 +40,11 @@ class Tokenizer:
             raise ModelFileError(f"{file.path}: its tokenizer cannot be built ({error})") from None
         if missing := _BYTES.difference(vocabulary):
             raise ModelFileError(f"{file.path}: its vocabulary cannot spell all text: {len(missing)} bytes are missing")
+        self._split = pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated", invert=False)
         self._tokenizer = tokenizers.Tokenizer(bpe)
         self._tokenizer.normalizer = normalizers.NFC()
         self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated", invert=False),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
+            [self._split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
 
     def encode(self, text: str) -> list[int]:
@@ -56,3 +54,12 @@ class Tokenizer:
         except UnicodeEncodeError:
             raise TextError("the text holds unpaired surrogates: it is not valid Unicode") from None
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def pieces(self, text: str) -> list[str]:
+        """The text in NFC, cut by the split pattern: no token reaches over a cut. The text must be valid Unicode."""
+        normalized = normalizers.NFC().normalize_str(text)
+        return [piece for piece, _ in self._split.pre_tokenize_str(normalized)]
+
+    def token_starts(self, text: str) -> list[int]:
+        """Where each token of `encode` begins, in letters of a text that is in NFC."""
+        return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]

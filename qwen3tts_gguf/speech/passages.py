@@ -19,7 +19,7 @@ import sentencex
 
 from ..errors import OptionError
 from ..model.vocabulary import LANGUAGE_CODES
-from .text import clean_text, plain_text
+from .text import clean_text, with_plain_spaces
 
 __all__ = ["MOST_LETTERS", "Boundary", "PassageText", "Split", "Splitter", "n_letters", "split_text"]
 
@@ -82,7 +82,7 @@ class Splitter:
 
     def feed(self, text: str) -> list[PassageText]:
         """More text; the passages that are complete by now. Raises TextError for invalid Unicode."""
-        self._rest += plain_text(text)
+        self._rest += with_plain_spaces(text)
         return [*self._packed(self._complete(is_end=False))]
 
     def end(self) -> list[PassageText]:

@@ -26,6 +26,8 @@ from ..errors import TextError
 from ..model.tokenizer import Tokenizer
 from ..model.vocabulary import Vocabulary
 from ..nets.talker import Talker
+from .live_prompt import LivePrompt
+from .live_text import LiveText, LiveTokens
 from .options import Layout
 
 __all__ = ["Prompt", "PromptBuilder", "Reference"]
@@ -49,6 +51,15 @@ class Prompt:
     n_text_tokens: int
     n_shared: int = 0
     """Leading rows that another text in this voice and language has as well."""
+
+    @property
+    def n_rows(self) -> int:
+        """Before the first frame."""
+        return len(self.embeddings)
+
+    def reaches(self, frame: int) -> bool:
+        """Whether the talker's input for a frame is known, which differs for a text that is still arriving."""
+        return True
 
     def text_row(self, frame: int) -> NDArray[np.float32]:
         """[hidden], added to the codes of `frame` to make the talker's next input."""
@@ -103,6 +114,35 @@ class PromptBuilder:
         embeddings = np.concatenate([head, rest])
         n_shared = min(len(head) + len(reference_ids), len(embeddings) - 1)
         return Prompt(embeddings, trailing, self._tts_pad, n_text_tokens=len(body), n_shared=n_shared)
+
+    def live(
+        self,
+        text: LiveText,
+        *,
+        language: int | None,
+        speaker: NDArray[np.float32] | None = None,
+        instruct: str | None = None,
+        reference: Reference | None = None,
+    ) -> LivePrompt:
+        """The same in the stepwise layout, for a text that is still arriving. Raises TextError, UsageError."""
+        role = self.text_ids("")[:_ROLE_TOKENS]
+        instruct_ids = [] if instruct is None else self._instruct_ids(instruct)
+        reference_ids = [] if reference is None else self._reference_ids(reference.text)
+        codes = [] if reference is None else [reference.code_embeddings]
+        over = np.concatenate([self._codec_bos[None], *codes])
+        self._require_room(len(instruct_ids) + len(reference_ids))
+        head = np.concatenate([self._talker.embed_text([*instruct_ids, *role]), self._tags(language, speaker)])
+        return LivePrompt(
+            text,
+            LiveTokens(self._tokenizer),
+            head=head,
+            over=over,
+            reference=self._talker.embed_text(reference_ids),
+            end=self._tts_eos,
+            pad=self._tts_pad,
+            embed=self._talker.embed_text,
+            n_room=self._talker.config.context_length - len(head) - len(over),
+        )
 
     def _instruct_ids(self, instruct: str) -> list[int]:
         t, encode = self._vocabulary.text, self._tokenizer.encode

@@ -20,7 +20,7 @@ import unicodedata
 
 from ..errors import Note, TextError
 
-__all__ = ["clean_text", "plain_text", "prepare_text", "strip_markdown"]
+__all__ = ["clean_text", "is_pronounceable", "prepare_text", "strip_markdown", "with_plain_spaces"]
 
 _LINE_ENDS = {0x85: "\n", 0x2028: "\n", 0x2029: "\n\n"}
 # Soft hyphen; zero-width space; word joiner and invisible operators; byte order mark; left to right and back.
@@ -37,11 +37,11 @@ _SSML = re.compile(r"<(speak|break|prosody|say-as|phoneme|emphasis|voice)\b[^<]*
 def clean_text(text: str) -> str:
     """The text with plain spaces and line ends, and without marks that nobody pronounces; for texts, transcripts and
     instructions alike. Raises TextError."""
-    return plain_text(text).strip()
+    return with_plain_spaces(text).strip()
 
 
-def plain_text(text: str) -> str:
-    """The same for a piece of a text, whose spaces at the ends stay. Raises TextError."""
+def with_plain_spaces(text: str) -> str:
+    """The same for a part of a text: what stands at its ends stays. Raises TextError."""
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise TextError("the text holds unpaired surrogates: it is not valid Unicode")
     return text.translate(_TABLE)
@@ -61,6 +61,11 @@ def prepare_text(text: str) -> tuple[str, tuple[Note, ...]]:
     if _SSML.search(text):
         notes.append(Note("the text holds SSML, which is spoken like any other text", "take the tags out"))
     return text, tuple(notes)
+
+
+def is_pronounceable(text: str) -> bool:
+    """Whether there is a letter, digit or symbol in it."""
+    return any(unicodedata.category(letter)[0] in "LNS" for letter in text)
 
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------
