@@ -65,7 +65,6 @@ def test_passages_are_whole_sentences_of_one_paragraph_and_not_too_long() -> Non
     assert all(n_letters(passage.text) <= MOST_LETTERS for passage in passages)
     assert [p.boundary for p in passages if p.text.startswith("A sentence")] == ["sentence", "sentence", "paragraph"]
     assert [p.boundary for p in passages][-4:] == ["clause", "clause", "clause", "paragraph"]
-    assert " ".join("".join(texts(passages)).split()).count("word") == 200
 
 
 def test_nothing_is_lost_or_repeated() -> None:
@@ -110,7 +109,7 @@ def test_a_sentence_is_handed_out_once_the_next_one_has_begun() -> None:
     assert splitter.end() == []
 
 
-@given(st.text(st.sampled_from("ab.!?\"“”「」。 \n\r,()1-é\u0301"), max_size=400), st.randoms())
+@given(st.text(st.sampled_from('ab.!?"“”「」。 \n\r,()1-é\u0301'), max_size=400), st.randoms())
 def test_any_text_is_split_without_loss(text: str, rng: random.Random) -> None:
     for found in (split_text(text, "sentence"), arrived(text, "sentence", rng)):
         spoken = "".join(texts(found))
