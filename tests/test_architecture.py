@@ -55,7 +55,7 @@ ROWS = (
     "  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.talker_model  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
-    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink",
+    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink  qwen3tts_gguf.audio_speed",
     "qwen3tts_convert",
     "qwen3tts_convert.conversion",
     "qwen3tts_convert.keys  qwen3tts_convert.writer",
