@@ -496,7 +496,7 @@ def test_a_text_that_cannot_be_spoken_is_an_error_of_the_reader(tts: TTS, pieces
 def test_a_text_is_spoken_once_and_not_fed_after_its_end(tts: TTS) -> None:
     text = LiveText()
     tts.utter(text, Voice(), options())
-    with pytest.raises(UsageError, match="spoken already"):
+    with pytest.raises(UsageError, match="already being spoken"):
         tts.utter(text, Voice(), options())
     text.finish()
     text.finish()

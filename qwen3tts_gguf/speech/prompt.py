@@ -84,6 +84,10 @@ class PromptBuilder:
         self._tts_bos, self._tts_eos, self._tts_pad = talker.embed_text([t.tts_bos, t.tts_eos, t.tts_pad])
         self._codec_pad, self._codec_bos = talker.embed_codec([vocabulary.codec.pad, vocabulary.codec.bos])
 
+    def n_tokens(self, text: str) -> int:
+        """Of the text alone. Raises TextError."""
+        return len(self._tokenizer.encode(text))
+
     def text_ids(self, text: str) -> list[int]:
         """Ids of the whole assistant template around `text`. Raises TextError."""
         t, encode = self._vocabulary.text, self._tokenizer.encode
@@ -157,7 +161,7 @@ class PromptBuilder:
         """Before they become rows of thousands of bytes each. What then is left for frames, the caller judges."""
         n_most = self._talker.config.context_length
         if n_tokens > n_most:
-            raise TextError(f"the text is too long for this model: {n_tokens} tokens, its context holds {n_most}")
+            raise TextError(f"the text is too long for this model: {n_tokens} tokens, but its context has room for {n_most}")
 
     def _tags(self, language: int | None, speaker: NDArray[np.float32] | None) -> Rows:
         c = self._vocabulary.codec
