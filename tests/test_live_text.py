@@ -477,7 +477,7 @@ def test_what_the_source_raises_reaches_the_reader(tts: TTS) -> None:
         (["  ", "\n"], "no text"),
         (["...", " !"], "nothing to pronounce"),
         (["One \ud800"], "surrogates"),
-        ([b"One"], "arrives in strings, not in bytes"),
+        ([b"One"], "must be strings, not bytes"),
         (["word " * 40_000], "too long for this model"),
     ],
 )
