@@ -500,7 +500,7 @@ def test_a_text_is_spoken_once_and_not_fed_after_its_end(tts: TTS) -> None:
         tts.utter(text, Voice(), options())
     text.finish()
     text.finish()
-    with pytest.raises(UsageError, match="finished before"):
+    with pytest.raises(UsageError, match="already finished"):
         text.feed("more")
 
 
