@@ -119,13 +119,15 @@ def progress(*columns: ProgressColumn, quiet: bool) -> Iterator[Progress]:
         yield bar
 
 
-def output_target(output: Path) -> Path | BinaryIO:
-    """The file, or stdout for `-`. Raises AudioError for a file that cannot be written, OptionError for a terminal."""
-    if str(output) != "-":
-        from ..audio_sink import require_writable
+def output_target(output: Path, format: str | None = None) -> Path | BinaryIO:
+    """The file, or stdout for `-`. format: None: by the suffix. Raises AudioError for a file or format that cannot be
+    written, OptionError for a terminal."""
+    from ..audio_sink import require_stream_format, require_writable
 
-        require_writable(output)
+    if str(output) != "-":
+        require_writable(output, format)
         return output
+    require_stream_format(format)
     if sys.stdout.isatty():
         raise OptionError("-o - writes audio to stdout, which is a terminal", hint="send it to a pipe or a file")
     return sys.stdout.buffer
