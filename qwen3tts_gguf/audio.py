@@ -51,7 +51,7 @@ def read_clip(path: Path) -> Clip:
     It is read block by block, so memory follows what is there and not what a header claims.
     """
     if path.exists() and not path.is_file():  # a pipe, which could not be read twice
-        raise AudioError(f"{path}: not an audio file, but a folder or a pipe")
+        raise AudioError(f"{path}: this is a folder or a pipe, not an audio file")
     try:
         with soundfile.SoundFile(mended(path) or path) as file:
             rate_hz = int(file.samplerate)
@@ -98,7 +98,7 @@ def _mono(file: soundfile.SoundFile, most: int) -> tuple[NDArray[np.float32], tu
         channels += len(block) * block.var(axis=0, dtype=np.float64)
         mean += len(block) * float(blocks[-1].var(dtype=np.float64))
     if not blocks:
-        raise AudioError("holds no sound")
+        raise AudioError("has no sound in it")
     loudest = float(channels.max())
     if not np.isfinite(loudest):  # the caller refuses such samples
         return np.concatenate(blocks), ()
@@ -122,7 +122,7 @@ def _blocks(file: soundfile.SoundFile, most: int) -> Iterator[NDArray[np.float32
     while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
         most -= len(block)
         if most < 0:
-            raise AudioError(f"lasts longer than {MAX_SECONDS / 60:.0f} minutes", hint="cut out what is needed")
+            raise AudioError(f"is longer than {MAX_SECONDS / 60:.0f} minutes", hint="cut out the part you need")
         yield block
 
 

@@ -91,9 +91,9 @@ def require_writable(target: Path, format: str | None = None) -> None:
     """Before the work is done: that the format is known and the folder is there. Raises AudioError."""
     _format_of(target, format)
     if target.is_dir():
-        raise AudioError(f"{target}: cannot be written, it is a folder")
+        raise AudioError(f"{target}: cannot be written, because it is a folder")
     if not target.parent.is_dir():
-        raise AudioError(f"{target}: cannot be written, there is no folder {target.parent}")
+        raise AudioError(f"{target}: cannot be written, because there is no folder {target.parent}")
 
 
 def require_stream_format(format: str | None) -> None:
@@ -109,7 +109,7 @@ def _format_of(target: Path, format: str | None) -> str:
         if format not in FORMATS:
             kind = target.suffix or "a file without suffix"
             known = ", ".join(f".{each}" for each in FORMATS)
-            raise AudioError(f"{target}: cannot write audio as {kind}", hint=f"choose one of {known}")
+            raise AudioError(f"{target}: audio cannot be written as {kind}", hint=f"choose one of {known}")
     elif format not in FORMATS:
         raise AudioError(f"unknown audio format {format!r}", hint=f"choose one of {', '.join(FORMATS)}")
     return format

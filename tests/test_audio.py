@@ -137,7 +137,7 @@ UNREADABLE = {
     "text.mp3": (b"hello", "not an audio file that can be read"),
     "no-suffix": (b"\x00\x01\x02\x03" * 50, "not an audio file that can be read"),
     "headerless.raw": (bytes(4800), "not an audio file that can be read"),
-    "header-only.wav": (wav_header(), "holds no sound"),
+    "header-only.wav": (wav_header(), "has no sound in it"),
     "half-a-header.wav": (wav_header()[:30], "."),
 }
 

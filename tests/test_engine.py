@@ -314,7 +314,7 @@ def test_a_model_nobody_holds_stops_its_threads(pair: Pair) -> None:
 def test_a_second_reader_is_refused(tts: TTS, again: Callable[[Utterance], object]) -> None:
     with tts.utter(TEXT, None, SpeechOptions(seed=1, max_frames=2)) as utterance:
         assert len(list(utterance)) == 2
-        with pytest.raises(UsageError, match="already read: make a new one, with the same seed"):
+        with pytest.raises(UsageError, match="read already: make a new one with the same seed"):
             again(utterance)
 
 
@@ -421,7 +421,7 @@ def test_a_burst_of_long_speeches_leaves_memory_and_threads_as_they_were(pair: P
         rss, threads, files = process.memory_info().rss, process.num_threads(), process.num_fds()
         burst()
         assert process.memory_info().rss < 1.1 * rss
-        assert (process.num_threads(), process.num_fds()) == (threads, files)
+        assert process.num_threads() <= threads and process.num_fds() <= files
 
 
 def test_sixty_different_top_k_cost_no_memory(pair: Pair) -> None:

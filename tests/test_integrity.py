@@ -95,13 +95,13 @@ def test_a_file_of_another_converter_has_nothing_to_verify(pair: Pair, tmp_path:
     upstream = test_model_files.upstream(test_model_files.read(pair().talker))
     path = test_model_files.write(tmp_path / "t.gguf", *upstream)
     (problem,) = verify_model(path)["problems"]
-    assert problem.startswith(f"{path}: holds numbers, but no sha256 to verify them by")
+    assert problem.startswith(f"{path}: all its values are finite, but it records no sha256")
 
 
 def test_digests_that_do_not_fit_are_refused(pair: Pair, tmp_path: Path) -> None:
     keys, tensors = test_model_files.read(pair().talker)
     for changes, message in (
-        ({Key.GROUP_NAMES: (["one"], keys[Key.GROUP_NAMES][1])}, "do not fit together"),
+        ({Key.GROUP_NAMES: (["one"], keys[Key.GROUP_NAMES][1])}, "contradict each other"),
         (
             {name: ([*keys[name][0], "others"], keys[name][1]) for name in (Key.GROUP_NAMES, Key.GROUP_SHA256)},
             "the tensors of others are missing",

@@ -32,7 +32,7 @@ class Section:
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
         if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: a JSON object is wanted")
+            raise CheckpointError(f"{path}: not a JSON object")
         return cls(values, str(path))
 
     def error(self, key: str, complaint: str) -> CheckpointError:

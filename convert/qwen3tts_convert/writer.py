@@ -91,7 +91,7 @@ def write_files(drafts: Sequence[Draft], on_bytes: Callable[[Path, int], None]) 
             reason = "the disk is full" if full else error.strerror or str(error)
             raise ModelFileError(f"{writing} cannot be written: {reason}") from error
         if isinstance(error, UnicodeEncodeError):
-            raise CheckpointError(f"{writing}: the checkpoint holds text that is not valid Unicode") from error
+            raise CheckpointError(f"{writing}: the checkpoint contains text that is not valid Unicode") from error
         raise
 
 

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..errors import OptionError, TextError
+from .panels import TEXT, flag
 
 if TYPE_CHECKING:
     from ..speech.options import SpeechOptions
@@ -28,11 +27,15 @@ class LiveOptions:
     """Speech while the text is still being written."""
 
     live: Annotated[
-        bool, typer.Option("--live", help="Speak stdin as it arrives, while the other program still writes.")
+        bool, flag(TEXT, "Speak stdin as it arrives, while the other program is still writing.", "--live")
     ] = False
     live_in_context: Annotated[
         bool,
-        typer.Option("--live-in-context", help="With --live: clone in context; the first sound needs 45 to 95 tokens."),
+        flag(
+            TEXT,
+            "With --live: clone with codes and transcript; the first sound then waits for 45 to 95 tokens.",
+            "--live-in-context",
+        ),
     ] = False
 
     def require_stdin(self, text: str, clean: object) -> None:

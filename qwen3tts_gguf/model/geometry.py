@@ -117,4 +117,4 @@ def _speaker_encoder(c: SpeakerEncoderConfig) -> Iterator[str]:
         or not all(k % 2 and k <= _MAX_KERNEL for k in c.kernels)
         or not all(1 <= dilation <= _MAX_DILATION for dilation in c.dilations)
     ):
-        yield "the speaker encoder's layers do not fit together"
+        yield "the speaker encoder's layers contradict each other"

@@ -32,7 +32,7 @@ def write_voice_file(path: Path, fields: Mapping[str, Any]) -> None:
     arrays = {name: fields[name] for name in _ARRAYS if fields[name] is not None}
     texts = {name: fields[name] for name in (*_TEXTS, *_NUMBERS) if fields[name]}
     if problem := _problem(arrays, texts):
-        raise VoiceError(f"{path}: this voice cannot be kept: {problem}")
+        raise VoiceError(f"{path}: this voice cannot be saved: {problem}")
     if not arrays:  # safetensors wants a tensor, and a preset or a description has none
         arrays = {"nothing": np.zeros(1, np.float32)}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # safetensors ignores strides
@@ -51,7 +51,7 @@ def read_voice_file(path: Path) -> dict[str, Any]:
         raise VoiceError(f"{path}: not a voice file")
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise VoiceError(f"{path}: too large for a voice")
+            raise VoiceError(f"{path}: too large for a voice file")
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
@@ -63,7 +63,7 @@ def read_voice_file(path: Path) -> dict[str, Any]:
     except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise VoiceError(f"{path}: not a voice file, or a damaged one ({type(error).__name__})") from None
     if problem := _problem(arrays, texts):
-        raise VoiceError(f"{path}: a damaged voice: {problem}")
+        raise VoiceError(f"{path}: the voice file is damaged: {problem}")
     return {**arrays, **texts}
 
 
