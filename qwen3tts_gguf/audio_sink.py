@@ -44,9 +44,7 @@ class AudioSink(Protocol):
 
 
 @contextmanager
-def open_sink(
-    target: Path | BinaryIO, format: str | None = None, *, keep_partial: bool = False
-) -> Iterator[AudioSink]:
+def open_sink(target: Path | BinaryIO, format: str | None = None, *, keep_partial: bool = False) -> Iterator[AudioSink]:
     """A sink for a file, its format by suffix unless it is given, or for a stream, as WAV or PCM of 16 bits.
 
     A file appears under its name only when the block ends well; until then it is a hidden one in the same folder, which

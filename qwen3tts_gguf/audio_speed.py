@@ -81,7 +81,7 @@ class SpeedChanger:
         """The next samples of the output [_HOP]."""
         if self._n_windows == 0:
             window = self._at(0, _WINDOW)
-            samples = window[:_HOP].copy()
+            samples: Samples = window[:_HOP].copy()
         else:
             self._window_at = self._best_at()
             window = self._at(self._window_at, _WINDOW)

@@ -76,5 +76,5 @@ def test_memory_follows_the_window_and_not_the_sound() -> None:
 
 @pytest.mark.parametrize("speed", [0.2, 4.1, float("nan"), -1])
 def test_other_speeds_are_refused(speed: float) -> None:
-    with pytest.raises(OptionError, match="`speed` must be 0.25 to 4"):
+    with pytest.raises(OptionError, match="`speed` must be"):
         SpeedChanger(speed)

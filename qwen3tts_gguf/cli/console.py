@@ -32,6 +32,7 @@ __all__ = [
     "VoicesOption",
     "amx_setting",
     "decoded",
+    "is_default",
     "model_or_nano",
     "output_target",
     "print_json",
@@ -148,8 +149,13 @@ def output_target(output: Path, format: str | None = None) -> Path | BinaryIO:
 
 def model_or_nano(model: Path, context: typer.Context) -> Path | None:
     """The model asked for; None where none is asked for and none is in the usual folder, so that nano speaks."""
-    given = context.get_parameter_source("model")
-    return model if (given is not None and given.name != "DEFAULT") or any(model.glob("*.gguf")) else None
+    return model if not is_default(context, "model") or any(model.glob("*.gguf")) else None
+
+
+def is_default(context: typer.Context, parameter: str) -> bool:
+    """Whether a parameter has its default because nobody gave it."""
+    given = context.get_parameter_source(parameter)
+    return given is None or given.name == "DEFAULT"
 
 
 def voices_folder(chosen: Path | None) -> Path:

@@ -38,7 +38,7 @@ class LiveOptions:
         ),
     ] = False
 
-    def require_stdin(self, text: str, clean: object) -> None:
+    def require_stdin(self, text: str | None, clean: object) -> None:
         """Raises OptionError where these options do not go together with the others."""
         if self.live_in_context and not self.live:
             raise OptionError("--live-in-context belongs to --live: give both")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import NoEndOfSpeech, Note, OptionError
 from ..model.schema import SAMPLE_RATE_HZ
-from .console import print_notes, progress, read_text, stderr
+from .console import print_notes, progress, read_text
+from .panels import OUTPUT, TEXT, value
 from .sound_output import SoundTarget
 from .text_argument import read_stdin
 
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..reading import Reading
+    from ..reading import Passage, Reading
+    from ..speech.options import SpeechOptions
+    from ..speech.passages import Split
+    from ..tts import TTS
+    from ..voice.voice import Voice
 
-__all__ = ["LongTextOptions", "Spoken", "read_aloud"]
+__all__ = ["LongTextOptions", "Spoken"]
 
 Made = TypeVar("Made")
-
-_PANEL = "Text"
-
 
 
 class SplitText(str, Enum):
@@ -49,26 +50,31 @@ class LongTextOptions:
 
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", rich_help_panel=_PANEL, help="Speak a file of UTF-8 text; - is stdin."),
+        value("FILE", TEXT, "Speak a file of UTF-8 text; - is stdin.", "--file", "-f"),
     ] = None
     split: Annotated[
         SplitText,
-        typer.Option(
-            rich_help_panel=_PANEL,
-            help="What is spoken in one go. auto: a text of up to 300 letters, else whole sentences up to that length. "
+        value(
+            "UNIT",
+            TEXT,
+            "What is spoken in one go: sentence, paragraph, line, none (all of it), or auto: up to 300 letters. "
             "Default: auto; with --subtitles sentence.",
+            "--split",
         ),
     ] = SplitText.AUTO
     pause: Annotated[
         str,
-        typer.Option(
-            rich_help_panel=_PANEL,
-            help="Seconds of silence between passages: after a sentence and after a paragraph, or one number for both.",
+        value(
+            "SECONDS",
+            TEXT,
+            "Pause between passages of a long text, or two: after a sentence, after a paragraph. Default: 0.3,0.6.",
+            "--pause",
+            show_default=False,
         ),
     ] = "0.3,0.6"
     subtitles: Annotated[
         Path | None,
-        typer.Option(rich_help_panel="Output", help="Also save subtitles: .srt or .vtt, one cue per sentence."),
+        value("FILE", OUTPUT, "Also save subtitles, one cue per sentence: .srt or .vtt.", "--subtitles"),
     ] = None
 
     def text(self, argument: str | None) -> str:
@@ -82,13 +88,13 @@ class LongTextOptions:
         return read_text(self.file) if self.file is not None else argument or ""
 
     @property
-    def split_by(self) -> str:
+    def split_by(self) -> Split:
         """`split`, unless subtitles need sentences. Raises OptionError."""
         if self.subtitles is None:
             return self.split.value
         if self.split not in (SplitText.AUTO, SplitText.SENTENCE):
             raise OptionError("--subtitles has a cue per sentence: leave out --split")
-        return SplitText.SENTENCE.value
+        return "sentence"
 
     @property
     def pauses(self) -> tuple[float, float]:
@@ -101,101 +107,133 @@ class LongTextOptions:
             raise OptionError(f"--pause takes seconds, as 0.5 or 0.3,0.6, not {self.pause!r}")
         return seconds[0], seconds[-1]
 
+    def is_long(self, text: str, language: str | None) -> bool:
+        """Whether a text is read in passages. Raises TextError, OptionError."""
+        from ..speech.passages import split_text
 
-@dataclass
+        if self.subtitles is not None:
+            from ..subtitles import require_subtitles
+
+            require_subtitles(self.subtitles)
+            return True
+        return len(split_text(text, self.split_by, language=language)) > 1
+
+    def read_aloud(
+        self,
+        tts: TTS,
+        text: str,
+        voice: Voice | None,
+        options: SpeechOptions,
+        target: SoundTarget,
+        *,
+        keep_partial: bool,
+        quiet: bool,
+    ) -> Spoken:
+        """Speak a text in passages: a file takes each once it is whole, a stream every frame as it is made.
+
+        Raises NoEndOfSpeech when a passage does not end, unless `keep_partial`.
+        """
+        from ..reading import read
+
+        reading = read(tts, text, voice, options, split=self.split_by, pause=self.pauses, keep_unended=keep_partial)
+        known = voice.notes if voice else ()
+        spoken = Spoken(reading.seed, known, target.speed)
+        with _bar(len(text), quiet) as advance:
+            if target.is_whole:
+                _write_passages(reading, target, spoken, advance, keep_partial)
+            else:
+                _write_sounds(reading, target, spoken, advance)
+        if self.subtitles is not None:
+            spoken.save_subtitles(self.subtitles)
+        return spoken
+
+
 class Spoken:
-    """What was made of a reading."""
+    """What was made of a reading so far. known: notes that were printed already."""
 
-    seconds: float = 0.0
-    n_passages: int = 0
-    codes: list[NDArray[np.int32]] = field(default_factory=list)
-    """Of each passage; none of a stream."""
-    first_text: str = ""
-    failed: NoEndOfSpeech | None = None
-    """Set when a passage did not end and what was spoken of it was kept."""
+    def __init__(self, seed: int, known: Sequence[Note], speed: float) -> None:
+        self.seed = seed
+        self._known, self._per_second = known, SAMPLE_RATE_HZ * speed
+        self._cues: list[tuple[int, int, str]] = []  # samples at which a passage starts and stops, and its text
+        self._codes: list[NDArray[np.int32]] = []
+        self._failed: NoEndOfSpeech | None = None
 
-    def report(self, output: str, *, seed: int, work_seconds: float, wall_seconds: float) -> None:
-        factor = f", RTF {work_seconds / self.seconds:.2f}" if self.seconds else ""
-        stderr.print(
-            f"{self.seconds:.2f} s of speech, {self.n_passages} passages, in {work_seconds:.2f} s{factor} "
-            f"({wall_seconds:.2f} s with loading), seed {seed} -> {output}",
-            soft_wrap=True,
-            markup=False,
+    @property
+    def seconds(self) -> float:
+        """Length of the sound, at its speed."""
+        return self._cues[-1][1] / self._per_second if self._cues else 0.0
+
+    @property
+    def n_passages(self) -> int:
+        return len(self._cues)
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        """Of all passages [frames, 16]; of a stream there are none."""
+        import numpy as np
+
+        return np.concatenate(self._codes)
+
+    @property
+    def first(self) -> tuple[NDArray[np.int32], str]:
+        """The first passage, codes and text."""
+        return self._codes[0], self._cues[0][2]
+
+    def require_end(self) -> None:
+        """Raises NoEndOfSpeech, of the last passage that did not end and was kept."""
+        if self._failed is not None:
+            raise self._failed
+
+    def add(self, passage: Passage) -> None:
+        self.add_sound(passage.index, passage.text, passage.start, len(passage.samples), passage.notes)
+        self._codes.append(passage.codes)
+        if not passage.ended:
+            message = f"passage {passage.index + 1} did not end, and what was spoken of it was written"
+            self._failed = NoEndOfSpeech(message, passage.samples, passage.codes, passage.seed)
+
+    def add_sound(self, index: int, text: str, start: int, n_samples: int, notes: Sequence[Note]) -> bool:
+        """More samples of a passage; whether they are its first. Prints its notes."""
+        print_notes(note for note in notes if note not in self._known)
+        is_new = index == len(self._cues)
+        if is_new:
+            self._cues.append((start, start, text))
+        start, stop, text = self._cues[-1]
+        self._cues[-1] = start, stop + n_samples, text
+        return is_new
+
+    def save_subtitles(self, path: Path) -> None:
+        from ..subtitles import Cue, write_subtitles
+
+        write_subtitles(
+            path, [Cue(start / self._per_second, stop / self._per_second, text) for start, stop, text in self._cues]
         )
 
 
-def read_aloud(
-    reading: Reading,
-    target: SoundTarget,
-    n_letters: int,
-    known: Sequence[Note],
-    *,
-    subtitles: Path | None,
-    keep_partial: bool,
-    quiet: bool,
-) -> Spoken:
-    """Write a reading as it is made. known: notes that were printed already. Raises NoEndOfSpeech."""
-    spoken, texts = Spoken(), _Texts(known)
-    with _bar(n_letters, quiet) as advance:
-        if target.is_whole:
-            passages = _begun(reading)
-            with target.opened(keep_partial=keep_partial) as sink:
-                for passage in passages:
-                    sink.write(passage.sound)
-                    texts.add(passage.index, passage.text, passage.start, len(passage.samples), passage.notes)
-                    spoken.codes.append(passage.codes)
-                    if not passage.ended:
-                        spoken.failed = NoEndOfSpeech(
-                            f"passage {passage.index + 1} did not end", passage.samples, passage.codes, passage.seed
-                        )
-                    advance(len(passage.text))
-        else:
-            sounds = _begun(reading.stream())
-            with target.opened(keep_partial=keep_partial) as sink:
-                for sound in sounds:
-                    sink.write(sound.samples)
-                    if not sound.is_pause:
-                        is_new = texts.add(sound.index, sound.text, sound.start, len(sound.samples), sound.notes)
-                        advance(len(sound.text) if is_new else 0)
-    spoken.seconds, spoken.n_passages = texts.stop / SAMPLE_RATE_HZ / target.speed, len(texts.cues)
-    spoken.first_text = texts.cues[0][2] if texts.cues else ""
-    if subtitles is not None:
-        texts.save(subtitles, target.speed)
-    return spoken
+def _write_passages(
+    reading: Reading, target: SoundTarget, spoken: Spoken, advance: Callable[[int], None], keep_partial: bool
+) -> None:
+    passages = _begun(reading)
+    with target.opened(keep_partial=keep_partial) as sink:
+        for passage in passages:
+            sink.write(passage.sound)
+            spoken.add(passage)
+            advance(len(passage.text))
+
+
+def _write_sounds(reading: Reading, target: SoundTarget, spoken: Spoken, advance: Callable[[int], None]) -> None:
+    sounds = _begun(reading.stream())
+    with target.opened() as sink:
+        for sound in sounds:
+            sink.write(sound.samples)
+            if not sound.is_pause:
+                is_new = spoken.add_sound(sound.index, sound.text, sound.start, len(sound.samples), sound.notes)
+                advance(len(sound.text) if is_new else 0)
 
 
 def _begun(sounds: Iterable[Made]) -> Iterator[Made]:
     """The same, the first one made: what is refused is refused before anything is written."""
     iterator = iter(sounds)
     return chain([next(iterator)], iterator)
-
-
-class _Texts:
-    """When each passage is spoken, in samples."""
-
-    def __init__(self, known: Sequence[Note]) -> None:
-        self.cues: list[tuple[int, int, str]] = []
-        self._known = known
-
-    @property
-    def stop(self) -> int:
-        return self.cues[-1][1] if self.cues else 0
-
-    def add(self, index: int, text: str, start: int, n_samples: int, notes: Sequence[Note]) -> bool:
-        """More samples of a passage; whether they are its first. Prints its notes."""
-        print_notes(note for note in notes if note not in self._known)
-        is_new = index == len(self.cues)
-        if is_new:
-            self.cues.append((start, start, text))
-        start, stop, text = self.cues[-1]
-        self.cues[-1] = start, stop + n_samples, text
-        return is_new
-
-    def save(self, path: Path, speed: float) -> None:
-        from ..subtitles import Cue, write_subtitles
-
-        per_second = SAMPLE_RATE_HZ * speed
-        write_subtitles(path, [Cue(start / per_second, stop / per_second, text) for start, stop, text in self.cues])
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
-import typer
-
 from ..errors import OptionError
 from .console import output_target
+from .panels import OUTPUT, flag, value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from ..audio_speed import SpeedChanger
 
 __all__ = ["SoundOptions", "SoundTarget"]
-
-_PANEL = "Output"
 
 
 class AudioFormat(str, Enum):
@@ -93,24 +90,24 @@ class SoundOptions:
 
     format: Annotated[
         AudioFormat | None,
-        typer.Option(
-            rich_help_panel=_PANEL,
-            help="Audio format; pcm is 16 bits, little-endian, 24 kHz, mono. Default: by the file's suffix; stdout: wav.",
+        value(
+            "FORMAT",
+            OUTPUT,
+            "Audio format: wav, flac, ogg, opus, mp3, or pcm (samples alone, 16 bits). Default: by suffix; stdout wav.",
+            "--format",
         ),
     ] = None
     speed: Annotated[
         float,
-        typer.Option(rich_help_panel=_PANEL, help="Speed of the speech, 0.25 to 4, at the same pitch. Default: 1."),
+        value("X", OUTPUT, "Speed, 0.25 to 4; the pitch stays. Default: 1.", "--speed", show_default=False),
     ] = 1.0
     play: Annotated[
         bool,
-        typer.Option(
-            "--play", rich_help_panel=_PANEL, help="Play the speech while it is made; without -o nothing is written."
-        ),
+        flag(OUTPUT, "Play the speech while it is made. Without -o nothing is written.", "--play"),
     ] = False
 
     def target(self, output: Path, *, is_default: bool) -> SoundTarget:
-        """Where sound goes. is_default: no output was named. Raises AudioError, OptionError, before the work is done."""
+        """Where sound goes. is_default: no output was named. Raises AudioError, OptionError."""
         from ..audio_player import require_player
         from ..audio_speed import SpeedChanger
 

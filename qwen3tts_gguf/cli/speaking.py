@@ -23,6 +23,7 @@ from .console import (
     QuietOption,
     ThreadsOption,
     amx_setting,
+    is_default,
     model_or_nano,
     require_npy,
     save_array,
@@ -31,14 +32,17 @@ from .console import (
 )
 from .expanded import expanded
 from .live_input import LiveOptions
+from .long_text import LongTextOptions, Spoken
 from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
-from .long_text import LongTextOptions, Spoken, read_aloud
 from .sampling_options import SamplingOptions
 from .sound_output import SoundOptions
 from .speech_output import report, speak_to
 from .voice_options import VoiceOptions
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..tts import TTS, Utterance
     from ..voice.voice import Voice
 
@@ -183,6 +187,7 @@ def speak(
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
     live = LiveText() if live_options.live else None
+    spoken: Utterance | Spoken
     if is_long:
         spoken = long_text.read_aloud(tts, content, voice, options, target, keep_partial=keep_partial, quiet=quiet)
     else:
@@ -200,8 +205,9 @@ def speak(
         )
     spoken.require_end()
     if save_voice is not None:
-        text = live.so_far if live else content
-        _keep(tts, utterance, live.so_far if live else text, save_voice, voice_options.voices, quiet)
+        words = live.so_far if live else content
+        kept = spoken.first if isinstance(spoken, Spoken) else (spoken.codes, words)
+        _keep(tts, *kept, save_voice, voice_options.voices, quiet)
 
 
 # -- with which model ------------------------------------------------------------------------------------------------
@@ -252,12 +258,12 @@ def _require_free(name: str, voices: Path | None) -> None:
         raise VoiceError(f"a voice named {name!r} exists already", hint=hint)
 
 
-def _keep(tts: TTS, utterance: Utterance, text: str, name: str, voices: Path | None, quiet: bool) -> None:
+def _keep(tts: TTS, codes: NDArray[np.int32], text: str, name: str, voices: Path | None, quiet: bool) -> None:
     """The speech just made, as a reference for cloning with a Base model: what it said is known."""
     from ..voice.store import VoiceStore
     from ..voice.voice import Voice
 
-    kept = Voice.from_speech(utterance.codes, text, tts.codec_fingerprint)
+    kept = Voice.from_speech(codes, text, tts.codec_fingerprint)
     path = VoiceStore(voices_folder(voices)).save(name, kept)
     if not quiet:
         stderr.print(
