@@ -110,7 +110,9 @@ class LongTextOptions:
     def is_long(self, text: str, language: str | None) -> bool:
         """Whether a text is read in passages. Raises TextError, OptionError."""
         from ..speech.passages import split_text
+        from ..speech.script import pauses_in_samples
 
+        pauses_in_samples(self.pauses)  # refuses what is out of range
         if self.subtitles is not None:
             from ..subtitles import require_subtitles
 

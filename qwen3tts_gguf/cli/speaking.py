@@ -31,11 +31,15 @@ from .console import (
     voices_folder,
 )
 from .expanded import expanded
+<<<<<<< HEAD
 from .live_input import LiveOptions
 from .long_text import LongTextOptions, Spoken
 from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
 from .sampling_options import SamplingOptions
 from .sound_output import SoundOptions
+=======
+from .live_input import LiveOptions, live_attempt, speak_sentences
+>>>>>>> main
 from .speech_output import report, speak_to
 from .voice_options import VoiceOptions
 
@@ -149,8 +153,15 @@ def speak(
     are no retries, because sound that was written cannot be taken back.
     """
     started = time.perf_counter()
+<<<<<<< HEAD
     live_options.require_stdin(text, clean)
     content = "" if live_options.live else long_text.text(text)
+=======
+    needs_codes = codes is not None or save_voice is not None
+    live_options.require_stdin(text, clean, needs_codes=needs_codes)
+    if text == "-" and not live_options.live:
+        text = read_stdin()
+>>>>>>> main
     if clean is not None:
         content = strip_markdown(content)
     if codes is not None:
@@ -164,6 +175,7 @@ def speak(
     if save_voice is not None:
         _require_free(save_voice, voice_options.voices)
 
+    from ..reading import read
     from ..tts import TTS, LiveText, SpeechOptions
 
     options = SpeechOptions(
@@ -186,6 +198,7 @@ def speak(
     voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
+<<<<<<< HEAD
     live = LiveText() if live_options.live else None
     spoken: Utterance | Spoken
     if is_long:
@@ -193,6 +206,19 @@ def speak(
     else:
         attempts = live_options.attempt(tts, live, voice, options) if live else tts.attempts(content, voice, options)
         spoken = speak_to(target, attempts, known, keep_partial, quiet)
+=======
+    live, attempts = None, tts.attempts(text, voice, options)
+    if live_options.live:
+        by_sentence, pieces = live_options.comes_by_sentence(tts, needs_codes=needs_codes, quiet=quiet)
+        if by_sentence:
+            seconds = speak_sentences(target, read(tts, pieces, voice, options, split="sentence"), known, quiet)
+            if not quiet:
+                stderr.print(f"{seconds:.2f} s of speech -> {output}", soft_wrap=True, markup=False)
+            return
+        live = LiveText()
+        attempts = live_attempt(tts, live, pieces, voice, options)
+    utterance = speak_to(target, attempts, known, keep_partial, quiet)
+>>>>>>> main
     if codes is not None:
         save_array(codes, spoken.codes)
     if not quiet:
