@@ -40,6 +40,10 @@ fuzz:
 field folder:
     python benchmarks/field.py {{folder}}
 
+# Write docs/commands.md, after a change to a command's help
+help:
+    python tests/command_page.py
+
 # Style and types
 lint:
     ruff check .

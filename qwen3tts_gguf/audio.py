@@ -75,7 +75,7 @@ def _unreadable(path: Path) -> AudioError:
         return AudioError(f"{path}: no such file")
     except OSError as error:
         return AudioError(f"{path}: cannot be read ({error.strerror})")
-    return AudioError(f"{path}: not an audio file that can be read here, {what}", hint=hint)
+    return AudioError(f"{path}: it cannot be read as audio, because {what}", hint=hint)
 
 
 _DEAD, _CANCELLED = 1e-4, 0.1
@@ -137,9 +137,9 @@ def _numbers(channels: NDArray[np.intp]) -> str:
 def sample_problem(samples: NDArray[np.float32]) -> str | None:
     """What keeps samples from being sound, as the end of a sentence."""
     if not np.isfinite(samples).all():
-        return "holds samples that are not numbers (NaN or infinity)"
+        return "has samples that are NaN or infinite"
     if (peak := float(np.abs(samples).max(initial=0.0))) > _LOUDEST:
-        return f"holds samples of up to {peak:g}, where 1 is full scale"
+        return f"has samples of up to {peak:g}, far above full scale, which is 1"
     return None
 
 

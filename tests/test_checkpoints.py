@@ -284,7 +284,7 @@ def test_a_file_in_place_of_a_folder_is_told(copy: Path) -> None:
     with pytest.raises(CheckpointError, match=f"give the folder, {copy}"):
         Checkpoint.find(copy / "model.safetensors")
     (copy / "x.gguf").touch()
-    with pytest.raises(CheckpointError, match="converted already"):
+    with pytest.raises(CheckpointError, match="already converted"):
         Checkpoint.find(copy / "x.gguf")
 
 

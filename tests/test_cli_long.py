@@ -157,9 +157,9 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 def test_ctrl_c_keeps_what_was_written_only_if_asked(
     run: Run, tmp_path: Path, keeps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt(monkeypatch, after=12)
+    interrupt(monkeypatch, after=50)
     options = ("--keep-partial",) if keeps else ()
-    result = run("speak", STORY, *NANO, "--split", "sentence", "-o", tmp_path / "a.wav", *options)
+    result = run("speak", STORY * 4, *NANO, "--split", "sentence", "-o", tmp_path / "a.wav", *options)
     assert result.code == 130 and "Traceback" not in result.err
     assert [path.name for path in tmp_path.iterdir()] == (["a.wav"] if keeps else [])
     assert not keeps or len(sound(tmp_path / "a.wav")) > 10_000

@@ -172,9 +172,9 @@ def test_codes_of_another_codec_are_left_out_and_noted(model: Callable[[str], TT
 @pytest.mark.parametrize(
     ("kind", "changes", "reason"),
     [
-        ("codes", {"codec": "another"}, "its codes are of another codec"),
-        ("vector", {"speaker_encoder": "another"}, "its speaker vector is of another speaker encoder"),
-        ("clone", {"codec": "another", "speaker_encoder": "another"}, "of another speaker encoder"),
+        ("codes", {"codec": "another"}, "its codes were made with another codec"),
+        ("vector", {"speaker_encoder": "another"}, "its speaker vector was made with another speaker encoder"),
+        ("clone", {"codec": "another", "speaker_encoder": "another"}, "with another speaker encoder"),
     ],
 )
 def test_a_voice_of_which_nothing_fits_is_refused_with_the_reason(

@@ -11,13 +11,23 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import command_page
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from qwen3tts_gguf.cli import app, panels
 
-PANELS = {panels.MODEL, panels.VOICE, panels.TEXT, panels.OUTPUT, panels.SAMPLING, panels.MACHINE, "Thresholds"}
+PANELS = {
+    panels.MODEL,
+    panels.VOICE,
+    panels.TEXT,
+    panels.OUTPUT,
+    panels.SAMPLING,
+    panels.MACHINE,
+    "Server",
+    "Thresholds",
+}
 
 
 def _commands(command: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -67,8 +77,9 @@ def test_paragraphs_fill_the_lines_they_are_given(name: tuple[str, ...], columns
 
 @pytest.mark.parametrize("name", [name for name, _ in LEAVES], ids=" ".join)
 def test_help_of_a_command_has_an_example(name: tuple[str, ...]) -> None:
-    if name[-1] not in ("list", "show", "cache", "delete"):
-        assert f"qwen3tts {' '.join(name)} " in _words(COMMANDS[name].help)
+    assert f"qwen3tts {' '.join(name)}" in _words(COMMANDS[name].help)
+    printed = _help(name, 80).partition("Arguments")[0]
+    assert re.search(f"^   .*qwen3tts {' '.join(name)}", printed, re.MULTILINE), "the example is not indented"
 
 
 def test_examples_are_commands_that_are_understood() -> None:
@@ -117,11 +128,15 @@ def test_the_shell_completes_commands_and_voices() -> None:
     assert result.stdout.split() == ["mika"], result.stderr
 
 
+def test_the_page_of_commands_is_as_the_help_is() -> None:
+    assert command_page.PAGE.read_text("utf-8") == command_page.page(), "run `just help`"
+
+
 def test_help_loads_neither_llama_cpp_nor_numpy() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from qwen3tts_gguf.cli import app\n"
         "CliRunner().invoke(app, ['speak', '--help'])\n"
-        "print([name for name in ('llama_cpp', 'soundfile', 'tokenizers') if name in sys.modules])"
+        "print([name for name in ('llama_cpp', 'numpy', 'soundfile', 'tokenizers') if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

@@ -100,8 +100,8 @@ def test_samples_in_other_units_are_refused(tts: TTS, tmp_path: Path, value: flo
     broken = SPEECH.copy()
     broken[100] = value
     soundfile.write(tmp_path / "loud.wav", broken, RATE_HZ, subtype="FLOAT")
-    assert "where 1 is full scale" in refusal(tmp_path / "loud.wav")
-    with pytest.raises(AudioError, match="where 1 is full scale"):
+    assert "full scale, which is 1" in refusal(tmp_path / "loud.wav")
+    with pytest.raises(AudioError, match="full scale, which is 1"):
         Voice.from_audio(broken, tts, rate_hz=RATE_HZ)
 
 

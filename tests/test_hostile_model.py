@@ -77,7 +77,7 @@ def test_a_key_of_another_architecture_is_refused(
 ) -> None:
     keys, tensors = talker
     message = refusal(TalkerFile, tmp_path / "t.gguf", {**keys, name: (value, types)}, tensors)
-    assert message.endswith(f"the key {name} is not one of a talker's")
+    assert message.endswith(f"the key {name} does not belong in a talker file")
 
 
 def test_a_key_that_llama_cpp_does_not_read_is_nobodys_harm(talker: Half, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_token_that_is_there_twice_or_empty_is_refused(talker: Half, tmp_path:
 def test_a_tensor_too_many_is_refused(talker: Half, tmp_path: Path) -> None:
     keys, tensors = talker
     extra = {**tensors, "rope_freqs.weight": (np.ones(32, np.float32), gguf.GGMLQuantizationType.F32)}
-    assert "the tensor rope_freqs.weight is not one" in refusal(TalkerFile, tmp_path / "t.gguf", keys, extra)
+    assert "the tensor rope_freqs.weight does not belong" in refusal(TalkerFile, tmp_path / "t.gguf", keys, extra)
 
 
 def test_a_talker_off_ggmls_alignment_is_refused(talker: Half, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_weight_of_whole_numbers_is_refused(talker: Half, mmproj: Half, tmp_pa
     ):
         whole = (tensors[name][0].astype(np.int32), gguf.GGMLQuantizationType.I32)
         message = refusal(open_file, tmp_path / "mmproj-t.gguf", keys, {**tensors, name: whole})
-        assert message.endswith(f"{name} is stored as I32, which no weight is")
+        assert message.endswith(f"{name} is stored as I32, which is not a type for weights")
 
 
 # -- sizes that would outgrow a graph ----------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_the_most_layers_allowed_fit_the_graphs(mmproj: Half, tmp_path: Path) ->
 def test_a_predictor_without_its_projection_is_refused(mmproj: Half, tmp_path: Path) -> None:
     keys, tensors = mmproj
     without = {name: tensor for name, tensor in tensors.items() if ".proj_in." not in name}
-    assert "nothing projects between them" in refusal(MmprojFile, tmp_path / "mmproj-t.gguf", keys, without)
+    assert "there is no projection between them" in refusal(MmprojFile, tmp_path / "mmproj-t.gguf", keys, without)
 
 
 # -- sampling defaults -------------------------------------------------------------------------------------------------

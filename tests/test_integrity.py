@@ -88,7 +88,7 @@ def test_a_value_that_is_no_number_is_found_in_every_type(pair: Pair, tmp_path: 
     path, tensor = pair(type=type).talker, "blk.1.ffn_up.weight"
     n_bytes = GgufFile(path).info(tensor).n_bytes
     copy = changed(path, tmp_path, tensor, n_bytes // 2 // 1_000 * 1_000, b"\xff" * 600)
-    assert verdicts(copy)["talker blocks"] == f"holds NaN or infinity in {tensor}"
+    assert verdicts(copy)["talker blocks"] == f"contains NaN or infinity in {tensor}"
 
 
 def test_a_file_of_another_converter_has_nothing_to_verify(pair: Pair, tmp_path: Path) -> None:

@@ -217,5 +217,5 @@ def _require_whole(folder: Path) -> None:
 
 def _of_a_file(path: Path) -> str:
     if path.suffix == ".gguf":
-        return "it is converted already"
+        return "it is already converted, and can be loaded as it is"
     return f"give the folder, {path.parent}"

@@ -112,7 +112,7 @@ class Weights(Mapping[str, FloatArray]):
             values = (values.astype(np.uint32) << 16).view(np.float32)
         peak = max(values.max(), -values.min()) if count else 0  # NaN if there is one
         if not peak < np.inf:
-            raise CheckpointError(f"{self.where(name)} holds NaN or infinity")
+            raise CheckpointError(f"{self.where(name)} contains NaN or infinity")
         return values.astype(np.float32, copy=False)
 
     def _entry(self, name: str) -> _Entry:

@@ -174,5 +174,7 @@ def _encode(rows: FloatArray, tensor: Tensor) -> NDArray[np.uint8]:
     limit = 65520 if tensor.type == GgmlType.F16 else np.inf  # from here on F16 rounds to infinity
     if not peak < limit:
         made_of = tensor.source.origins[0]
-        raise CheckpointError(f"{tensor.name} (from {made_of}) reaches {peak:g}, too much for {tensor.type.name}")
+        raise CheckpointError(
+            f"{tensor.name} (from {made_of}) reaches {peak:g}, which is too large for {tensor.type.name}"
+        )
     return quantize_rows(rows, tensor.type)

@@ -39,6 +39,8 @@ def encode(
 ) -> None:
     """Turn audio into codec codes: sixteen per frame of 80 ms.
 
+    `codec decode` turns them back into audio.
+
     Example:
 
       qwen3tts codec encode speech.wav -o codes.npy

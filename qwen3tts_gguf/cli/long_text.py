@@ -117,13 +117,13 @@ class LongTextOptions:
             from ..subtitles import require_subtitles
 
             require_subtitles(self.subtitles)
-            return True
-        return len(split_text(text, self.split_by, language=language)) > 1
+        passages = split_text(text, self.split_by, language=language)
+        return len(passages) > 1 or self.subtitles is not None
 
     def read_aloud(
         self,
         tts: TTS,
-        text: str,
+        text: str | Iterable[str],
         voice: Voice | None,
         options: SpeechOptions,
         target: SoundTarget,
@@ -131,7 +131,8 @@ class LongTextOptions:
         keep_partial: bool,
         quiet: bool,
     ) -> Spoken:
-        """Speak a text in passages: a file takes each once it is whole, a stream every frame as it is made.
+        """Speak a text in passages: a file takes each once it is whole, a stream every frame as it is made. Of a text
+        that is still arriving each sentence is a passage, spoken as a stream.
 
         Raises NoEndOfSpeech when a passage does not end, unless `keep_partial`.
         """
@@ -140,11 +141,11 @@ class LongTextOptions:
         reading = read(tts, text, voice, options, split=self.split_by, pause=self.pauses, keep_unended=keep_partial)
         known = voice.notes if voice else ()
         spoken = Spoken(reading.seed, known, target.speed)
-        with _bar(len(text), quiet) as advance:
-            if target.is_whole:
+        with _bar(len(text) if isinstance(text, str) else None, quiet) as advance:
+            if target.is_whole and is_there:
                 _write_passages(reading, target, spoken, advance, keep_partial)
             else:
-                _write_sounds(reading, target, spoken, advance)
+                _write_sounds(reading, target, spoken, advance, keep_partial)
         if self.subtitles is not None:
             spoken.save_subtitles(self.subtitles)
         return spoken
@@ -222,9 +223,11 @@ def _write_passages(
             advance(len(passage.text))
 
 
-def _write_sounds(reading: Reading, target: SoundTarget, spoken: Spoken, advance: Callable[[int], None]) -> None:
+def _write_sounds(
+    reading: Reading, target: SoundTarget, spoken: Spoken, advance: Callable[[int], None], keep_partial: bool
+) -> None:
     sounds = _begun(reading.stream())
-    with target.opened() as sink:
+    with target.opened(keep_partial=keep_partial) as sink:
         for sound in sounds:
             sink.write(sound.samples)
             if not sound.is_pause:
@@ -239,9 +242,9 @@ def _begun(sounds: Iterable[Made]) -> Iterator[Made]:
 
 
 @contextmanager
-def _bar(n_letters: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar of letters spoken, with the time left -> what moves it on."""
-    columns = (TextColumn("{task.completed:.0f} of {task.total:.0f} letters"), BarColumn(), TimeRemainingColumn())
+def _bar(n_letters: int | None, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar of letters spoken, with the time left where their number is known -> what moves it on."""
+    columns = (TextColumn("{task.completed:.0f} letters"), BarColumn(), TimeRemainingColumn())
     with progress(*columns, quiet=quiet) as bar:
         task = bar.add_task("", total=n_letters)
         yield lambda n: bar.advance(task, n)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -31,15 +32,11 @@ from .console import (
     voices_folder,
 )
 from .expanded import expanded
-<<<<<<< HEAD
-from .live_input import LiveOptions
+from .live_input import LiveOptions, live_attempt
 from .long_text import LongTextOptions, Spoken
 from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
 from .sampling_options import SamplingOptions
 from .sound_output import SoundOptions
-=======
-from .live_input import LiveOptions, live_attempt, speak_sentences
->>>>>>> main
 from .speech_output import report, speak_to
 from .voice_options import VoiceOptions
 
@@ -69,19 +66,17 @@ class TextMarks(str, Enum):
 LayoutOption = Annotated[
     TextLayout,
     value(
-        "LAYOUT",
-        TEXT,
-        "Order of text and speech in the prompt. whole: all text first. stepwise: one token per frame.",
-        "--layout",
+        "LAYOUT", TEXT, "How the model gets the text: whole (all of it before the first sound) or stepwise (one token "
+        "per frame).", "--layout",
     ),
-]
+]  # fmt: skip
 
 
 @expanded
 def speak(
     context: typer.Context,
     text: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="Text to speak, of any length; - reads it from stdin.")
+        str | None, typer.Argument(metavar="TEXT", help="Text to speak, of any length; - reads it from stdin.")
     ] = None,
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
@@ -118,7 +113,7 @@ def speak(
         int, value("N", TEXT, "New attempts after a failed one; none with -o -.", "--retries", min=0)
     ] = 2,
     keep_partial: Annotated[
-        bool, flag(OUTPUT, "If the last attempt fails too, write what it spoke.", "--keep-partial")
+        bool, flag(OUTPUT, "If speech fails or is stopped, keep what was written so far.", "--keep-partial")
     ] = False,
     sampling: SamplingOptions = SamplingOptions(),
     threads: ThreadsOption = None,
@@ -143,25 +138,24 @@ def speak(
       qwen3tts speak "Good morning."
       qwen3tts speak "Good morning." --voice yuki -o morning.mp3
       qwen3tts speak "Hello." --voice ref.wav --ref-text "Words in ref.wav."
+      qwen3tts speak -f story.txt --subtitles story.srt -o story.opus
       echo "Read this." | qwen3tts speak - -o - | aplay
       llm "Tell me a story." | qwen3tts speak - --live -o - | aplay
+
+    A text of more than 300 letters is spoken in passages of whole sentences, in one voice, with pauses between them
+    (--split, --pause).
 
     A text may start with a dash: "-5 degrees". If it looks like an option, put it last, after --.
 
     Speech has failed if the model does not end it: it is longer than --max-frames, repeats itself or falls silent. It
     is then retried with a new seed. If all --retries fail, nothing is written and the exit code is 3. With -o - there
-    are no retries, because sound that was written cannot be taken back.
+    are no retries, because sound that was written cannot be taken back. A file appears when it is complete; with
+    --keep-partial also after Ctrl-C or a failure.
     """
     started = time.perf_counter()
-<<<<<<< HEAD
-    live_options.require_stdin(text, clean)
-    content = "" if live_options.live else long_text.text(text)
-=======
     needs_codes = codes is not None or save_voice is not None
     live_options.require_stdin(text, clean, needs_codes=needs_codes)
-    if text == "-" and not live_options.live:
-        text = read_stdin()
->>>>>>> main
+    content = "" if live_options.live else long_text.text(text)
     if clean is not None:
         content = strip_markdown(content)
     if codes is not None:
@@ -170,12 +164,11 @@ def speak(
         raise OptionError("--speaker and --voice both choose the voice: give one of them")
     target = sound.target(output, is_default=is_default(context, "output"))
     is_long = not live_options.live and long_text.is_long(content, language)
-    if is_long and not target.is_whole and (codes is not None or save_voice is not None):
+    if is_long and not target.is_whole and needs_codes:
         raise OptionError("--codes and --save-voice need a text in one passage, or a file: give -o FILE")
     if save_voice is not None:
         _require_free(save_voice, voice_options.voices)
 
-    from ..reading import read
     from ..tts import TTS, LiveText, SpeechOptions
 
     options = SpeechOptions(
@@ -198,27 +191,21 @@ def speak(
     voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
-<<<<<<< HEAD
-    live = LiveText() if live_options.live else None
-    spoken: Utterance | Spoken
-    if is_long:
-        spoken = long_text.read_aloud(tts, content, voice, options, target, keep_partial=keep_partial, quiet=quiet)
-    else:
-        attempts = live_options.attempt(tts, live, voice, options) if live else tts.attempts(content, voice, options)
-        spoken = speak_to(target, attempts, known, keep_partial, quiet)
-=======
-    live, attempts = None, tts.attempts(text, voice, options)
+    live, attempts = None, tts.attempts(content, voice, options)
+    arriving: Iterable[str] | None = None
     if live_options.live:
         by_sentence, pieces = live_options.comes_by_sentence(tts, needs_codes=needs_codes, quiet=quiet)
         if by_sentence:
-            seconds = speak_sentences(target, read(tts, pieces, voice, options, split="sentence"), known, quiet)
-            if not quiet:
-                stderr.print(f"{seconds:.2f} s of speech -> {output}", soft_wrap=True, markup=False)
-            return
-        live = LiveText()
-        attempts = live_attempt(tts, live, pieces, voice, options)
-    utterance = speak_to(target, attempts, known, keep_partial, quiet)
->>>>>>> main
+            arriving = pieces
+        else:
+            live = LiveText()
+            attempts = live_attempt(tts, live, pieces, voice, options)
+    spoken: Utterance | Spoken
+    if is_long or arriving is not None:
+        words = content if arriving is None else arriving
+        spoken = long_text.read_aloud(tts, words, voice, options, target, keep_partial=keep_partial, quiet=quiet)
+    else:
+        spoken = speak_to(target, attempts, known, keep_partial, quiet)
     if codes is not None:
         save_array(codes, spoken.codes)
     if not quiet:
@@ -226,13 +213,13 @@ def speak(
         report(
             spoken,
             "loudspeaker" if target.file is None else output,
-            work_seconds=None if live else now - loaded,
+            work_seconds=None if live_options.live else now - loaded,
             wall_seconds=now - started,
         )
     spoken.require_end()
     if save_voice is not None:
-        words = live.so_far if live else content
-        kept = spoken.first if isinstance(spoken, Spoken) else (spoken.codes, words)
+        said = live.so_far if live else content
+        kept = spoken.first if isinstance(spoken, Spoken) else (spoken.codes, said)
         _keep(tts, *kept, save_voice, voice_options.voices, quiet)
 
 

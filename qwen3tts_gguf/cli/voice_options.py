@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..tts import TTS
     from ..voice.voice import Voice
 
-__all__ = ["ENVIRONMENT", "ClipOptions", "VoiceOptions"]
+__all__ = ["ENVIRONMENT", "ClipOptions", "VoiceOptions", "known_voices"]
 
 ENVIRONMENT = "QWEN3TTS_VOICE"
 """Takes what --voice takes, for `speak` without --voice."""
@@ -26,7 +26,8 @@ def known_voices(incomplete: str) -> list[str]:
     from ..voice.shipped import shipped_voices
     from ..voice.store import VoiceStore
 
-    saved = VoiceStore(voices_folder(None)).names()
+    chosen = os.environ.get("QWEN3TTS_VOICES")
+    saved = VoiceStore(voices_folder(Path(chosen) if chosen else None)).names()
     return [name for name in [*saved, *shipped_voices("")] if name.startswith(incomplete)]
 
 

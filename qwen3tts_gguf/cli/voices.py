@@ -28,7 +28,7 @@ from .console import (
 )
 from .expanded import expanded
 from .panels import OUTPUT, VOICE, App, flag, value
-from .voice_options import ENVIRONMENT, ClipOptions
+from .voice_options import ENVIRONMENT, ClipOptions, known_voices
 
 if TYPE_CHECKING:
     from ..voice.cache import VoiceCache
@@ -40,7 +40,12 @@ __all__ = ["app"]
 app = App(help="Save, list, show, mix and delete voices.")
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of the voice: letters, digits, spaces, dots, dashes, underscores.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Name of the voice: letters, digits, spaces, dots, dashes, underscores.",
+        autocompletion=known_voices,
+    ),
 ]
 JsonOption = Annotated[bool, flag(OUTPUT, "Print JSON.", "--json")]
 ForceOption = Annotated[bool, flag(VOICE, "Replace a saved voice of the same name.", "--force")]
@@ -101,6 +106,10 @@ def list_voices(
 
     `speak --voice NAME` takes any of them. A shipped voice is encoded when it is first used; the result is cached, and
     the last line of the list shows where.
+
+    Example:
+
+      qwen3tts voice list --model models
     """
     from ..voice.cache import VoiceCache
     from ..voice.store import VoiceStore
@@ -145,7 +154,14 @@ def show(
     voices: VoicesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is known about a voice, saved or shipped."""
+    """Show what is known about a voice, saved or shipped.
+
+    This is where it comes from, its transcript, its language and its size.
+
+    Example:
+
+      qwen3tts voice show mika
+    """
     from ..voice.store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
@@ -169,7 +185,14 @@ def show_cache(
         bool, flag(VOICE, "Delete the cache. Shipped voices are encoded again when they are next used.", "--clear")
     ] = False,
 ) -> None:
-    """Show where the cache of the shipped voices is and how large, or clear it."""
+    """Show where the cache of the shipped voices is and how large, or clear it.
+
+    A shipped voice is encoded once for each codec and speaker encoder, and read from the cache afterwards.
+
+    Example:
+
+      qwen3tts voice cache --clear
+    """
     from ..voice.cache import VoiceCache
 
     cache = VoiceCache.of_user()
@@ -180,7 +203,14 @@ def show_cache(
 
 @app.command()
 def delete(name: NameArgument, voices: VoicesOption = None) -> None:
-    """Delete a saved voice."""
+    """Delete a saved voice.
+
+    Voices that are shipped with the package cannot be deleted.
+
+    Example:
+
+      qwen3tts voice delete anna
+    """
     from ..voice.store import VoiceStore
 
     VoiceStore(voices_folder(voices)).delete(name)
@@ -188,7 +218,9 @@ def delete(name: NameArgument, voices: VoicesOption = None) -> None:
 
 @app.command()
 def mix(
-    names: Annotated[list[str], typer.Argument(metavar="NAMES...", help="Two or more saved voices.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAMES", help="Two or more saved voices.", autocompletion=known_voices)
+    ],
     output: Annotated[str, value("NAME", VOICE, "Name of the new voice.", "--output", "-o")],
     weights: Annotated[
         str | None,

@@ -263,7 +263,7 @@ def _check_tensors(file: GgufFile, expected: Mapping[str, Shape]) -> None:
         if len(shape) == 1 and info.type != GgmlType.F32:
             raise ModelFileError(f"{file.path}: {name} is stored as {info.type.name}; vectors must be F32")
         if info.type == GgmlType.I32:
-            raise ModelFileError(f"{file.path}: {name} is stored as {info.type.name}, which no weight is")
+            raise ModelFileError(f"{file.path}: {name} is stored as {info.type.name}, which is not a type for weights")
 
 
 def _check_geometry(path: Path, config: Config) -> None:

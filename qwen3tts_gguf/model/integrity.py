@@ -33,7 +33,7 @@ class GroupReport:
     def verdict(self) -> str:
         """`SOUND`, `NOT_RECORDED`, or what is wrong."""
         if self.not_finite:
-            return f"holds NaN or infinity in {', '.join(self.not_finite[:3])}"
+            return f"contains NaN or infinity in {', '.join(self.not_finite[:3])}"
         if not self.recorded:
             return NOT_RECORDED
         return SOUND if self.sha256 == self.recorded else "changed since the conversion"

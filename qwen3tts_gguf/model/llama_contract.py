@@ -38,10 +38,10 @@ def check_for_llama_cpp(file: GgufFile, tensors: Collection[str], config: Talker
     """
     for key in (*dict(file.scalars()), *file.array_lengths()):
         if key.startswith(_READ_BY_LLAMA_CPP) and key not in _OF_A_TALKER:
-            raise ModelFileError(f"{file.path}: the key {key} is not one of a talker's")
+            raise ModelFileError(f"{file.path}: the key {key} does not belong in a talker file")
     for name in file.tensors:
         if name not in tensors:
-            raise ModelFileError(f"{file.path}: the tensor {name} is not one of a talker's")
+            raise ModelFileError(f"{file.path}: the tensor {name} does not belong in a talker file")
     if file.integer("general.alignment", _MIN_ALIGNMENT) < _MIN_ALIGNMENT:
         raise ModelFileError(f"{file.path}: the alignment of its tensors is below {_MIN_ALIGNMENT} bytes")
     _check_rope(file, config)

@@ -148,5 +148,7 @@ def _speakers(file: GgufFile, codec: dict[str, int], languages: dict[str, int]) 
     ids = _table(file, Key.SPEAKER_NAMES, Key.SPEAKER_IDS) or _named(codec, "<|spk_")
     dialects = file.strings(Key.SPEAKER_DIALECTS) or [""] * len(ids)
     if len(dialects) != len(ids) or not {*dialects} <= {"", *languages}:
-        raise ModelFileError(f"{file.path}: the key {Key.SPEAKER_DIALECTS} does not fit {Key.SPEAKER_NAMES}")
+        raise ModelFileError(
+            f"{file.path}: the keys {Key.SPEAKER_DIALECTS} and {Key.SPEAKER_NAMES} contradict each other"
+        )
     return {name: Speaker(i, dialect) for (name, i), dialect in zip(ids.items(), dialects, strict=True)}

@@ -141,10 +141,10 @@ class Compatibility:
 
     def _misfit(self, voice: Voice) -> str:
         if voice.speaker is None:
-            return "its codes are of another codec"
+            return "its codes were made with another codec"
         if voice.speaker.size != self._hidden:
             return f"its speaker vector has {voice.speaker.size} values, this model takes {self._hidden}"
-        return "its speaker vector is of another speaker encoder"
+        return "its speaker vector was made with another speaker encoder"
 
     def _refusal(self, what: str) -> OptionError:
         can = _CAN[self.kind].format(speakers=", ".join(self._vocabulary.speakers))

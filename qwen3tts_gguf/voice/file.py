@@ -70,7 +70,7 @@ def read_voice_file(path: Path) -> dict[str, Any]:
 def _problem(arrays: dict[str, NDArray[Any]], texts: Any) -> str | None:
     """What keeps these from being a voice."""
     if not isinstance(texts, dict) or not all(_is_known(name, value) for name, value in texts.items()):
-        return "its texts are not texts"
+        return "it has a text of the wrong type, or one of an unknown name"
     speaker, codes = arrays.get("speaker"), arrays.get("codes")
     if speaker is not None and not (
         speaker.dtype == np.float32
@@ -78,7 +78,7 @@ def _problem(arrays: dict[str, NDArray[Any]], texts: Any) -> str | None:
         and 0 < speaker.size <= _MAX_VECTOR
         and (np.abs(speaker) <= _MAX_VALUE).all()
     ):
-        return "its speaker vector is not one"
+        return "its speaker vector has the wrong type, shape or values"
     if codes is not None and not (
         codes.dtype == np.int32
         and codes.ndim == 2
@@ -86,9 +86,9 @@ def _problem(arrays: dict[str, NDArray[Any]], texts: Any) -> str | None:
         and 0 < len(codes) <= _MAX_FRAMES
         and codes.min() >= 0
     ):
-        return f"its codes are not codes, or more than {_MAX_FRAMES} frames"
+        return f"its codes have the wrong type, shape or values, or more than {_MAX_FRAMES} frames"
     if (codes is None) != ("transcript" not in texts):
-        return "codes and transcript belong together"
+        return "it has codes without a transcript, or a transcript without codes"
     return None
 
 
