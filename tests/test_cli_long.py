@@ -133,7 +133,7 @@ def test_codes_and_a_voice_are_saved_of_a_long_text(run: Run, story: Path, tmp_p
     )  # fmt: skip
     assert result.code == 0, result.err
     codes = np.load(tmp_path / "a.npy")
-    assert codes.shape[1] == 16 and 0 < len(codes) * 1920 - len(sound(tmp_path / "a.wav")) < len(codes) * 1920 / 2
+    assert codes.shape[1] == 16 and 0 <= len(codes) * 1920 - len(sound(tmp_path / "a.wav")) < len(codes) * 1920 / 2
     assert run("voice", "show", "anna", *voices).code == 0
 
 

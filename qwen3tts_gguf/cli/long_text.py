@@ -138,7 +138,9 @@ class LongTextOptions:
         """
         from ..reading import read
 
-        reading = read(tts, text, voice, options, split=self.split_by, pause=self.pauses, keep_unended=keep_partial)
+        is_there = isinstance(text, str)
+        split = self.split_by if is_there else "sentence"
+        reading = read(tts, text, voice, options, split=split, pause=self.pauses, keep_unended=keep_partial)
         known = voice.notes if voice else ()
         spoken = Spoken(reading.seed, known, target.speed)
         with _bar(len(text) if isinstance(text, str) else None, quiet) as advance:
