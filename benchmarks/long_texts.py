@@ -1,7 +1,7 @@
 """Long texts: speech per second by number of lanes, and when the first sound of a long text comes.
 
     python benchmarks/long_texts.py MODEL lanes N       ten passages of 30 frames with N lanes
-    python benchmarks/long_texts.py MODEL first         first sound of a short text and of one of 10,000 letters, in turn
+    python benchmarks/long_texts.py MODEL first         first sound of a short text and of one of 10,000 letters
 
 Any weights will do: the number of frames is fixed. One figure per process, as two engines slow each other.
 """
@@ -32,7 +32,7 @@ def first(model: str) -> None:
     texts = {"short": SENTENCE, "long": SENTENCE * (10_000 // len(SENTENCE))}
     found: dict[str, list[float]] = {name: [] for name in texts}
     with TTS(model) as tts:
-        for i in range(9):
+        for _ in range(9):
             for name, text in texts.items():
                 started = time.perf_counter()
                 with read(tts, text, None, OPTIONS) as reading:

@@ -10,15 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
-<<<<<<< HEAD
 from ..errors import OptionError, TextError
 from .console import stderr
-=======
-from rich.progress import SpinnerColumn, TextColumn
-
-from ..errors import Note, OptionError, TextError
-from .console import print_notes, progress, stderr
->>>>>>> words-b
 from .panels import TEXT, flag, value
 
 if TYPE_CHECKING:
@@ -59,13 +52,8 @@ class LiveOptions:
         value(
             "UNIT",
             TEXT,
-<<<<<<< HEAD
-            "With --live: speak each token as it arrives, or whole sentences. auto: sentences if the first eight "
-            "tokens come too slowly for speech without gaps.",
-=======
             "With --live: speak by token, by sentence, or auto: sentences if the first eight tokens came "
             "too slowly for speech without gaps.",
->>>>>>> words-b
             "--live-by",
         ),
     ] = LiveBy.AUTO

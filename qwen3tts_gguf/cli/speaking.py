@@ -32,16 +32,11 @@ from .console import (
     voices_folder,
 )
 from .expanded import expanded
-<<<<<<< HEAD
 from .live_input import LiveOptions, live_attempt
 from .long_text import LongTextOptions, Spoken
 from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
 from .sampling_options import SamplingOptions
 from .sound_output import SoundOptions
-=======
-from .live_input import LiveOptions, live_attempt, speak_sentences
-from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
->>>>>>> words-b
 from .speech_output import report, speak_to
 from .voice_options import VoiceOptions
 
