@@ -18,8 +18,10 @@ ROWS = (
     "qwen3tts_gguf.cli",
     "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting",
-    "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output"
-    "  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
+    "qwen3tts_gguf.cli.speech_output",
+    "qwen3tts_gguf.cli.long_text",
+    "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.sampling_options"
+    "  qwen3tts_gguf.cli.sound_output  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
     "qwen3tts_gguf.cli.console",
     "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.panels  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
@@ -55,7 +57,8 @@ ROWS = (
     "  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.talker_model  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
-    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink  qwen3tts_gguf.audio_speed",
+    "qwen3tts_gguf.audio_player",
+    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink  qwen3tts_gguf.audio_speed  qwen3tts_gguf.subtitles",
     "qwen3tts_convert",
     "qwen3tts_convert.conversion",
     "qwen3tts_convert.keys  qwen3tts_convert.writer",
@@ -116,6 +119,8 @@ HOMES = {
         "qwen3tts_gguf.ggml.library",
     ),
     "soundfile": ("qwen3tts_gguf.audio", "qwen3tts_gguf.audio_sink"),
+    "pysubs2": ("qwen3tts_gguf.subtitles",),
+    "sounddevice": ("qwen3tts_gguf.audio_player",),
     "sentencex": ("qwen3tts_gguf.speech.passages",),
     "soxr": ("qwen3tts_gguf.audio",),
     "psutil": ("qwen3tts_gguf.model.footprint",),
