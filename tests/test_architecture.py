@@ -19,8 +19,8 @@ ROWS = (
     "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting"
     "  qwen3tts_gguf.cli.serving",
-    "qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output  qwen3tts_gguf.cli.text_argument"
-    "  qwen3tts_gguf.cli.voice_options",
+    "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output"
+    "  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
     "qwen3tts_gguf.cli.console",
     "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only

@@ -31,6 +31,7 @@ from .console import (
     voices_folder,
 )
 from .expanded import expanded
+from .live_input import LiveOptions
 from .speech_output import report, speak_to
 from .text_argument import read_stdin
 from .voice_options import VoiceOptions
@@ -100,6 +101,7 @@ def speak(
     force: Annotated[bool, typer.Option("--force", help="Load a model for which memory seems too small.")] = False,
     codes: Annotated[Path | None, typer.Option(help="Also save the codes: .npy, int32, frames x 16.")] = None,
     clean: Annotated[TextMarks | None, typer.Option(help="Take the marks of a format out of the text.")] = None,
+    live_options: LiveOptions = LiveOptions(),
     quiet: QuietOption = False,
 ) -> None:
     """Speak TEXT.
@@ -112,6 +114,8 @@ def speak(
 
     echo "Read this." | qwen3tts speak - -o - | aplay
 
+    llm "Tell me a story." | qwen3tts speak - --live -o - | aplay
+
     A text that starts with a dash is spoken too: "-5 degrees". One that looks like an option comes last, after --.
 
     A speech fails when the model does not end it: it needs more than --max-frames, repeats itself or falls silent. It
@@ -119,7 +123,8 @@ def speak(
     cannot be taken back: there the speech stops with an error on stderr and exit code 3.
     """
     started = time.perf_counter()
-    if text == "-":
+    live_options.require_stdin(text, clean)
+    if text == "-" and not live_options.live:
         text = read_stdin()
     if clean is not None:
         text = strip_markdown(text)
@@ -131,10 +136,11 @@ def speak(
     if save_voice is not None:
         _require_free(save_voice, voice_options.voices)
 
-    from ..tts import TTS, SpeechOptions
+    from ..tts import TTS, LiveText, SpeechOptions
 
     options = SpeechOptions(
         language=language, seed=seed, greedy=greedy, max_frames=max_frames, layout=layout.value,
+        live_in_context=live_options.live_in_context,
         retries=retries if isinstance(target, Path) else 0, **vars(sampling),
     )  # fmt: skip
     there = _model_there_is(model, context, quiet)
@@ -151,15 +157,17 @@ def speak(
     voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
-    utterance = speak_to(target, tts.attempts(text, voice, options), known, keep_partial, quiet)
+    live = LiveText() if live_options.live else None
+    attempts = live_options.attempt(tts, live, voice, options) if live else tts.attempts(text, voice, options)
+    utterance = speak_to(target, attempts, known, keep_partial, quiet)
     if codes is not None:
         save_array(codes, utterance.codes)
     if not quiet:
         now = time.perf_counter()
-        report(utterance, output, work_seconds=now - loaded, wall_seconds=now - started)
+        report(utterance, output, work_seconds=None if live else now - loaded, wall_seconds=now - started)
     utterance.require_end()
     if save_voice is not None:
-        _keep(tts, utterance, text, save_voice, voice_options.voices, quiet)
+        _keep(tts, utterance, live.so_far if live else text, save_voice, voice_options.voices, quiet)
 
 
 # -- with which model ------------------------------------------------------------------------------------------------

@@ -56,11 +56,13 @@ def speak_to(
     return utterance
 
 
-def report(utterance: Utterance, output: Path, *, work_seconds: float, wall_seconds: float) -> None:
+def report(utterance: Utterance, output: Path, *, work_seconds: float | None, wall_seconds: float) -> None:
+    """work_seconds: None for a text that arrived meanwhile, as its time says nothing about speed."""
     spoken = utterance.seconds
-    factor = f", RTF {work_seconds / spoken:.2f}" if spoken else ""
+    factor = f", RTF {work_seconds / spoken:.2f}" if spoken and work_seconds is not None else ""
+    seconds = wall_seconds if work_seconds is None else work_seconds
     stderr.print(
-        f"{spoken:.2f} s of speech in {work_seconds:.2f} s{factor} ({wall_seconds:.2f} s with loading), "
+        f"{spoken:.2f} s of speech in {seconds:.2f} s{factor} ({wall_seconds:.2f} s with loading), "
         f"seed {utterance.seed} -> {output}",
         soft_wrap=True,
         markup=False,
