@@ -102,7 +102,7 @@ def test_voices_that_are_not_saved_cannot_be_deleted(server: Running) -> None:
 def test_an_upload_without_consent_name_or_clip_is_refused(server: Running, clip: bytes) -> None:
     assert code(upload(server, clip, consent=" ")) == "missing_required_field"
     assert code(upload(server, clip, name="")) == "missing_required_field"
-    assert code(server.client.post("/v1/audio/voices", data={"name": "a", "consent": "y"})) == "missing_required_field"
+    assert code(server.client.post("/v1/audio/voices", json={"name": "a", "consent": "y"})) == "missing_required_field"
 
 
 def test_a_clip_that_is_no_sound_or_too_large_is_refused(server: Running) -> None:
