@@ -17,12 +17,24 @@ ROWS = (
     "qwen3tts_gguf.__main__",
     "qwen3tts_gguf.cli",
     "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
-    "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting",
+    "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting"
+    "  qwen3tts_gguf.cli.serving",
     "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output"
     "  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
     "qwen3tts_gguf.cli.console",
     "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
+    "qwen3tts_gguf.server.app",
+    "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes",
+    "qwen3tts_gguf.server.openai_speech",
+    "qwen3tts_gguf.server.answer",
+    "qwen3tts_gguf.server.services",
+    "qwen3tts_gguf.server.scheduler  qwen3tts_gguf.server.speech_fields",
+    "qwen3tts_gguf.server.guard  qwen3tts_gguf.server.model  qwen3tts_gguf.server.voices"
+    "  qwen3tts_gguf.server.encoding  qwen3tts_gguf.server.pace",
+    "qwen3tts_gguf.server.docs_page  qwen3tts_gguf.server.metrics  qwen3tts_gguf.server.problems"
+    "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings",
+    "qwen3tts_gguf.server",
     "qwen3tts_gguf.measure.verification",
     "qwen3tts_gguf.measure.benchmark",
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
@@ -114,7 +126,7 @@ HOMES = {
         "qwen3tts_gguf.nets.talker_model",
         "qwen3tts_gguf.ggml.library",
     ),
-    "soundfile": ("qwen3tts_gguf.audio", "qwen3tts_gguf.audio_sink"),
+    "soundfile": ("qwen3tts_gguf.audio", "qwen3tts_gguf.audio_sink", "qwen3tts_gguf.server.encoding"),
     "sentencex": ("qwen3tts_gguf.speech.passages",),
     "soxr": ("qwen3tts_gguf.audio",),
     "psutil": ("qwen3tts_gguf.model.footprint",),
@@ -126,6 +138,12 @@ HOMES = {
     "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice.file"),
     "gguf": ("qwen3tts_convert.",),
     "huggingface_hub": ("qwen3tts_convert.hub",),
+    "fastapi": ("qwen3tts_gguf.server.",),
+    "starlette": ("qwen3tts_gguf.server.",),
+    "pydantic": ("qwen3tts_gguf.server.",),
+    "uvicorn": ("qwen3tts_gguf.server.",),
+    "prometheus_client": ("qwen3tts_gguf.server.",),
+    "av": ("qwen3tts_gguf.server.encoding",),
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
     "torch": (),
 }
