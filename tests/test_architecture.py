@@ -25,7 +25,10 @@ ROWS = (
     "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.server.app",
-    "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes",
+    "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes  qwen3tts_gguf.server.socket_routes",
+    "qwen3tts_gguf.server.speech_socket",
+    "qwen3tts_gguf.server.sockets  qwen3tts_gguf.server.speech_messages",
+    "qwen3tts_gguf.server.conversation",
     "qwen3tts_gguf.server.openai_speech",
     "qwen3tts_gguf.server.answer",
     "qwen3tts_gguf.server.services",
