@@ -2,10 +2,12 @@
 
     settings   what the server is told at its start        problems   errors as OpenAI's error object
     model      the one TTS: loaded on first use            scheduler  who speaks next, and who waits
-    voices     names to voices                             encoding   samples to WAV, MP3, Opus, FLAC, AAC, PCM
+    voices     names to voices                             pace       how fast this machine turns out to be
+    encoding   samples to WAV, MP3, Opus, FLAC, AAC, PCM   record     what is noted of a request
     speech_fields  the JSON of a request                   answer     a request is spoken, encoded and sent
     guard      keys, hosts, origins, sizes, the log        metrics    counters for Prometheus
+    services   what every wire works with                  docs_page  /docs
     openai_speech  openai_models  voice_routes             app        all of it as one ASGI application
 
-Everything here but the encoders and the preparation of speeches runs on one event loop, which never makes a native call.
+Everything but the encoders and the preparation of speeches runs on one event loop, which never makes a native call.
 """

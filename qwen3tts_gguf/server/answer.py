@@ -60,7 +60,7 @@ class SpeechResponse(Response):
     async def _answer(self, scope: Scope, send: Send) -> None:
         record, metrics = record_of(scope), self._services.metrics
         fields = self._fields
-        record.facts.update(letters=len(fields.input), format=fields.response_format)
+        record.facts.update(letters=len(fields.text), format=fields.response_format)
         outcome = "cancelled"
         try:
             await self._speak(scope, send, record)
@@ -106,7 +106,7 @@ class SpeechResponse(Response):
         services, fields = self._services, self._fields
         voice, follows = fields.chosen_voice(tts, services.voices, services.settings)
         self._ignores_instructions = bool(fields.instructions) and not follows
-        return tts.attempts(fields.input, voice, fields.options(tts))
+        return tts.attempts(fields.text, voice, fields.options(tts))
 
     async def _stream(self, turn: Turn, attempts: Iterator[Utterance], send: Send, record: Record) -> None:
         """One attempt: what was sent cannot be taken back."""

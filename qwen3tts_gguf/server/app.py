@@ -41,12 +41,18 @@ _EXPOSED = ("X-Request-Id", "X-Qwen3tts-Seed", "X-Qwen3tts-Model", "X-Qwen3tts-W
 
 
 def create_app(
-    settings: Settings, load: Callable[[], TTS], *, model_name: str, version: str, preload: bool = False
+    settings: Settings,
+    load: Callable[[], TTS],
+    *,
+    model_name: str,
+    version: str,
+    preload: bool = False,
+    closes_model: bool = True,
 ) -> FastAPI:
     """The application. `app.state.services` has its parts, once it has started.
 
     load: makes the model, in a thread, at the first request, or at the start if `preload`. model_name: as clients see
-    it.
+    it. closes_model: whether the model is the server's own, to be closed when it stops.
     """
 
     @asynccontextmanager
@@ -56,7 +62,8 @@ def create_app(
                 pass
         yield
         await services.scheduler.stop(grace_seconds=1)
-        await services.model.stop()
+        if closes_model:
+            await services.model.stop()
 
     app = FastAPI(
         title="qwen3tts",

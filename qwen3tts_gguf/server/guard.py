@@ -125,15 +125,13 @@ def _given_keys(scope: Scope, headers: Headers) -> Iterable[str]:
 
 def _is_public(scope: Scope) -> bool:
     """The page, what is listed, health and numbers: clients ask for these without a key."""
-    if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-        return scope["type"] == "http" and scope["method"] == "OPTIONS"
+    if scope["type"] != "http":
+        return False
+    method: str = scope["method"]
     path: str = scope["path"]
-    return (
-        scope["method"] == "OPTIONS"
-        or path in _PUBLIC
-        or path.startswith(_PUBLIC_FOLDERS)
-        or any(path == listing or path.startswith(f"{listing}/") for listing in _LISTINGS)
-    )
+    is_listed = any(path == listing or path.startswith(f"{listing}/") for listing in _LISTINGS)
+    is_public = path in _PUBLIC or path.startswith(_PUBLIC_FOLDERS) or is_listed
+    return method == "OPTIONS" or (method in ("GET", "HEAD") and is_public)
 
 
 def _limited(receive: Receive, most: int) -> Receive:

@@ -37,9 +37,9 @@ class _VoiceObject(BaseModel):
 class SpeechFields(BaseModel):
     """The body of `POST /v1/audio/speech`. null is the same as absent; unknown fields are ignored."""
 
-    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
-    input: Annotated[str, Field(description="What to speak.", min_length=1)]
+    text: Annotated[str, Field(description="What to speak.", min_length=1, alias="input")]
     model: Annotated[str | None, Field(description="Any name; it means the loaded model.")] = None
     voice: Annotated[
         str | _VoiceObject | None,
