@@ -26,8 +26,8 @@ ROWS = (
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.server.app",
     "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes  qwen3tts_gguf.server.socket_routes",
-    "qwen3tts_gguf.server.speech_socket",
-    "qwen3tts_gguf.server.sockets  qwen3tts_gguf.server.speech_messages",
+    "qwen3tts_gguf.server.speech_socket  qwen3tts_gguf.server.wyoming_server",
+    "qwen3tts_gguf.server.sockets  qwen3tts_gguf.server.speech_messages  qwen3tts_gguf.server.wyoming_events",
     "qwen3tts_gguf.server.conversation",
     "qwen3tts_gguf.server.openai_speech",
     "qwen3tts_gguf.server.answer",
@@ -146,6 +146,7 @@ HOMES = {
     "pydantic": ("qwen3tts_gguf.server.",),
     "uvicorn": ("qwen3tts_gguf.server.",),
     "prometheus_client": ("qwen3tts_gguf.server.",),
+    "wyoming": ("qwen3tts_gguf.server.wyoming_server", "qwen3tts_gguf.server.wyoming_events"),
     "av": ("qwen3tts_gguf.server.encoding",),
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
     "torch": (),

@@ -19,7 +19,7 @@ import soundfile
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 websockets = pytest.importorskip("websockets", reason="needs the extra 'server'")
 
-from live_server import LiveServer, served  # noqa: E402
+from serving import Running, running  # noqa: E402
 
 from qwen3tts_gguf import TTS, SpeechOptions  # noqa: E402
 
@@ -27,8 +27,8 @@ TEXT = "The quick brown fox jumps over the lazy dog."
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with served(TTS("nano", n_lanes=2), tmp_path_factory.mktemp("voices")) as server:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with TTS("nano", n_lanes=2) as tts, running(tmp_path_factory.mktemp("voices"), tts) as server:
         yield server
 
 
@@ -51,11 +51,13 @@ class Client:
                 return got
 
 
-def session(server: LiveServer, talk: Any, **connect: Any) -> Any:
+def session(server: Running, talk: Any, **connect: Any) -> Any:
     """Run `await talk(client)` on a new connection."""
 
     async def run() -> Any:
-        async with websockets.connect(f"{server.ws}/v1/audio/speech/stream", **connect) as socket:
+        async with websockets.connect(
+            server.url.replace("http", "ws") + "/v1/audio/speech/stream", **connect
+        ) as socket:
             return await talk(Client(socket))
 
     return asyncio.run(run())
@@ -79,7 +81,7 @@ def speech(text: str, seed: int, layout: Any = "stepwise") -> bytes:
     return np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
 
 
-def test_text_in_pieces_makes_the_speech_of_the_whole_text(server: LiveServer) -> None:
+def test_text_in_pieces_makes_the_speech_of_the_whole_text(server: Running) -> None:
     async def talk(client: Client) -> list[Any]:
         await client.send("session.config", seed=7, split_granularity="token")
         for start in range(0, len(TEXT), 5):
@@ -95,7 +97,7 @@ def test_text_in_pieces_makes_the_speech_of_the_whole_text(server: LiveServer) -
     assert got[-1] == {"type": "session.done", "utterance_index": 0, "total_sentences": 1, "cancelled": False}
 
 
-def test_sound_comes_before_the_text_is_complete(server: LiveServer) -> None:
+def test_sound_comes_before_the_text_is_complete(server: Running) -> None:
     async def talk(client: Client) -> tuple[Any, list[Any]]:
         await client.send("session.config", split_granularity="token")
         await client.send("input.text", text="Good morning Anna, today is sunny and ")
@@ -110,7 +112,7 @@ def test_sound_comes_before_the_text_is_complete(server: LiveServer) -> None:
     assert types(rest) == ["sound", "audio.done", "session.done"]
 
 
-def test_one_session_holds_a_conversation(server: LiveServer) -> None:
+def test_one_session_holds_a_conversation(server: Running) -> None:
     async def talk(client: Client) -> list[list[Any]]:
         await client.send("session.config", seed=1)
         got = []
@@ -128,7 +130,7 @@ def test_one_session_holds_a_conversation(server: LiveServer) -> None:
     assert sound(first) and sound(second)
 
 
-def test_utterances_sent_at_once_are_spoken_in_order(server: LiveServer) -> None:
+def test_utterances_sent_at_once_are_spoken_in_order(server: Running) -> None:
     async def talk(client: Client) -> list[Any]:
         await client.send("session.config", seed=1)
         for text in ("One.", "Two.", "Three."):
@@ -142,7 +144,7 @@ def test_utterances_sent_at_once_are_spoken_in_order(server: LiveServer) -> None
     assert [m["utterance_index"] for m in got if m["type"] == "session.done"] == [0, 1, 2]
 
 
-def test_sentences_are_a_speech_each(server: LiveServer) -> None:
+def test_sentences_are_a_speech_each(server: Running) -> None:
     async def talk(client: Client) -> list[Any]:
         await client.send("session.config", seed=3, split_granularity="sentence")
         for piece in ("It is ten ", "forty five. The tea", "cher walks. "):
@@ -160,7 +162,7 @@ def test_sentences_are_a_speech_each(server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize("format", ["mp3", "wav", "opus", "flac"])
-def test_every_format_decodes(server: LiveServer, format: str) -> None:
+def test_every_format_decodes(server: Running, format: str) -> None:
     async def talk(client: Client) -> list[Any]:
         await client.send("session.config", seed=7, response_format=format, stream_audio=False)
         await client.send("input.text", text=TEXT)
@@ -173,7 +175,7 @@ def test_every_format_decodes(server: LiveServer, format: str) -> None:
     assert abs(len(samples) / rate - len(speech(TEXT, 7, "whole")) / 48000) < 0.12
 
 
-def test_barge_in_stops_what_is_spoken_and_what_waits(server: LiveServer) -> None:
+def test_barge_in_stops_what_is_spoken_and_what_waits(server: Running) -> None:
     async def talk(client: Client) -> tuple[list[Any], list[Any]]:
         await client.send("session.config", seed=7)
         for text in (TEXT, TEXT, TEXT):
@@ -184,7 +186,7 @@ def test_barge_in_stops_what_is_spoken_and_what_waits(server: LiveServer) -> Non
         await client.send("input.text", text="Yes.")
         await client.send("input.done")
         dropped = [await client.receive("session.done") for _ in range(3)]
-        return sum(dropped, []), await client.receive("session.done")
+        return [message for messages in dropped for message in messages], await client.receive("session.done")
 
     dropped, after = session(server, talk)
     assert [m["cancelled"] for m in dropped if isinstance(m, dict) and m["type"] == "session.done"] == [True] * 3
@@ -193,7 +195,7 @@ def test_barge_in_stops_what_is_spoken_and_what_waits(server: LiveServer) -> Non
     assert after[0]["utterance_index"] == 3 and not after[-1]["cancelled"]
 
 
-def test_a_client_that_goes_leaves_nothing_behind(server: LiveServer) -> None:
+def test_a_client_that_goes_leaves_nothing_behind(server: Running) -> None:
     async def talk(client: Client) -> None:
         await client.send("session.config")
         await client.send("input.text", text=TEXT * 20)
@@ -201,19 +203,7 @@ def test_a_client_that_goes_leaves_nothing_behind(server: LiveServer) -> None:
         await client.receive("audio.start")
 
     session(server, talk)
-    _wait_until_free(server)
-
-
-def _wait_until_free(server: LiveServer) -> None:
-    free = threading.Event()
-
-    async def watch() -> None:
-        while server.services.scheduler.n_running or server.services.scheduler.n_waiting:
-            await asyncio.sleep(0.005)
-        free.set()
-
-    asyncio.run_coroutine_threadsafe(watch(), server.loop)
-    assert free.wait(10)
+    server.wait_until(lambda: server.is_free)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +223,7 @@ def _wait_until_free(server: LiveServer) -> None:
         ("[" * 100_000, "invalid_json"),
     ],
 )
-def test_a_wrong_frame_is_an_error_and_the_session_goes_on(server: LiveServer, frame: Any, code: str) -> None:
+def test_a_wrong_frame_is_an_error_and_the_session_goes_on(server: Running, frame: Any, code: str) -> None:
     async def talk(client: Client) -> tuple[list[Any], list[Any]]:
         await client.socket.send(frame)
         error = await client.receive("error")
@@ -256,7 +246,7 @@ def test_a_wrong_frame_is_an_error_and_the_session_goes_on(server: LiveServer, f
     ],
 )
 def test_what_cannot_be_spoken_is_an_error_of_its_utterance(
-    server: LiveServer, fields: dict[str, Any], text: str, code: str
+    server: Running, fields: dict[str, Any], text: str, code: str
 ) -> None:
     async def talk(client: Client) -> tuple[list[Any], list[Any]]:
         await client.send("session.config", **fields)
@@ -273,7 +263,7 @@ def test_what_cannot_be_spoken_is_an_error_of_its_utterance(
     assert sound(after)
 
 
-def test_too_much_text_is_refused(server: LiveServer) -> None:
+def test_too_much_text_is_refused(server: Running) -> None:
     async def talk(client: Client) -> list[Any]:
         await client.send("session.config", split_granularity="none")
         await client.send("input.text", text="yes " * 1000)
@@ -283,7 +273,7 @@ def test_too_much_text_is_refused(server: LiveServer) -> None:
     assert session(server, talk)[-1]["code"] == "input_too_long"
 
 
-def test_a_client_that_sends_only_nonsense_is_closed(server: LiveServer) -> None:
+def test_a_client_that_sends_only_nonsense_is_closed(server: Running) -> None:
     async def talk(client: Client) -> int:
         for _ in range(30):
             await client.socket.send("nonsense")
@@ -300,14 +290,14 @@ def test_a_key_is_needed_where_the_server_has_one(tmp_path: Path) -> None:
         await client.send("input.done")
         return await client.receive("session.done")
 
-    with served(TTS("nano"), tmp_path, api_keys=("secret",)) as server:
+    with TTS("nano") as tts, running(tmp_path, tts, api_keys=("secret",)) as server:
         with pytest.raises(websockets.InvalidStatus):
             session(server, talk)
         assert sound(session(server, talk, additional_headers={"Authorization": "Bearer secret"}))
         assert sound(session(server, talk, subprotocols=["realtime", "openai-insecure-api-key.secret"]))
 
 
-def test_sessions_leave_no_threads_tasks_or_files(server: LiveServer) -> None:
+def test_sessions_leave_no_threads_tasks_or_files(server: Running) -> None:
     """300 sessions; every third one hangs up in the middle."""
 
     async def talk(client: Client, i: int) -> None:
@@ -317,8 +307,8 @@ def test_sessions_leave_no_threads_tasks_or_files(server: LiveServer) -> None:
         await client.receive("audio.start" if i % 3 == 0 else "session.done")
 
     def state() -> tuple[int, int, int]:
-        _wait_until_free(server)
-        n_tasks = len(asyncio.run_coroutine_threadsafe(_tasks(), server.loop).result(10))
+        server.wait_until(lambda: server.is_free)
+        n_tasks = len(server.on_loop(asyncio.all_tasks))
         return threading.active_count(), n_tasks, psutil.Process().num_fds()
 
     for i in range(30):
@@ -328,8 +318,3 @@ def test_sessions_leave_no_threads_tasks_or_files(server: LiveServer) -> None:
         session(server, lambda client, i=i: talk(client, i))
     after = state()
     assert after[0] <= before[0] + 2 and after[1] <= before[1] + 2 and after[2] <= before[2] + 4
-
-
-async def _tasks() -> set[Any]:
-    await asyncio.sleep(0)
-    return asyncio.all_tasks()

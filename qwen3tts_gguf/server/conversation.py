@@ -1,6 +1,6 @@
 """Text that still arrives, and its sound as it is made: what the WebSocket wires and Wyoming share.
 
-    feed("Good mor") feed("ning. ") flush() feed(...)  ──>  Conversation  ──>  SoundStart, Sound, ..., SoundEnd, UtteranceEnd
+    feed("Good mor") feed("ning. ") flush()  ──>  Conversation  ──>  SoundStart, Sound, ..., SoundEnd, UtteranceEnd
 
 A flush ends an utterance; the next text begins another. They are spoken in order, each in a turn of its own. `pacing`
 says what the talker is given of an utterance that is not complete:
@@ -115,13 +115,17 @@ class _Arriving:
 
     async def wait_until(self, is_met: Callable[[], bool]) -> None:
         while not (self.is_complete or is_met()):
-            self.changed.clear()
-            await self.changed.wait()
+            await self._change()
+
+    async def _change(self) -> None:
+        self.changed.clear()
+        await self.changed.wait()
 
     async def pieces(self) -> AsyncIterator[str]:
         n_read = 0
         while True:
-            await self.wait_until(lambda: len(self.text) > n_read)
+            while not (self.is_complete or len(self.text) > n_read):
+                await self._change()
             piece = self.text[n_read:]
             n_read += len(piece)
             if piece:
@@ -146,9 +150,9 @@ class _Spoken:
 class Conversation:
     """The utterances of one client, in order.
 
-    wire: its name in the counters. fields: how to speak, for utterances that begin from now on; may be set at any time. client: as in `Scheduler.enter`.
-    send: given each output in turn; the speech waits while it does. `run` is the task that speaks; the other methods are
-    called from the same event loop.
+    wire: its name in the counters. client: as in `Scheduler.enter`. fields, pacing: how to speak utterances that begin
+    from now on; may be set at any time. send: is given each output in turn; the speech waits while it runs. `run` is
+    the task that speaks; the other methods are called in the same event loop.
     """
 
     def __init__(
@@ -183,11 +187,14 @@ class Conversation:
         """Whether an utterance waits for more text."""
         return self._open is not None
 
-    def feed(self, text: str) -> None:
-        """Add text, cut anywhere. Raises Problem where it is too much."""
+    def feed(self, text: str) -> int | None:
+        """Add text, cut anywhere -> the number of its utterance, which begins with the first letter; None before it.
+
+        Raises Problem where it is too much.
+        """
         if self._open is None:
             if not text.strip():
-                return
+                return None
             if len(self._queue) >= _MOST_UTTERANCES:
                 raise Problem(429, "queue_full", f"{_MOST_UTTERANCES} utterances wait already: flush less often")
             self._open = _Spoken(self._n_begun, self.fields, self.pacing)
@@ -200,6 +207,7 @@ class Conversation:
         self._open.arriving.feed(text)
         self._stop_waiting()
         self._late = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self.flush)
+        return self._open.index
 
     def flush(self) -> None:
         """The utterance's text is complete."""
@@ -351,7 +359,7 @@ class Conversation:
             return  # a dash between sentences
         utterance = await turn.prepare(lambda tts: tts.utter(text, voice, options))
         index = spoken.n_sentences
-        async with aclosing(turn.read(utterance)) as frames:  # type: ignore[type-var]
+        async with aclosing(turn.read(utterance)) as frames:
             async for samples in frames:
                 if not spoken.is_sounding:
                     spoken.n_sentences, spoken.is_sounding = index + 1, True

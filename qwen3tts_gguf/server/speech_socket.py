@@ -1,6 +1,6 @@
-"""WebSocket `/v1/audio/speech/stream`: text in as it is written, sound out as it is made, one session for a conversation.
+"""WebSocket `/v1/audio/speech/stream`: text in as it is written, sound out as it is made, a session per conversation.
 
-The server's messages: `audio.start`, binary frames of sound, `audio.done`, `session.done` after each utterance, `error`.
+The server's messages: `audio.start`, binary frames, `audio.done`; `session.done` after each utterance; `error`.
 """
 
 from __future__ import annotations
