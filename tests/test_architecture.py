@@ -26,8 +26,10 @@ ROWS = (
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.server.app",
     "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes  qwen3tts_gguf.server.socket_routes",
-    "qwen3tts_gguf.server.speech_socket  qwen3tts_gguf.server.wyoming_server",
-    "qwen3tts_gguf.server.sockets  qwen3tts_gguf.server.speech_messages  qwen3tts_gguf.server.wyoming_events",
+    "qwen3tts_gguf.server.speech_socket  qwen3tts_gguf.server.wyoming_server"
+    "  qwen3tts_gguf.server.elevenlabs_socket",
+    "qwen3tts_gguf.server.sockets  qwen3tts_gguf.server.speech_messages  qwen3tts_gguf.server.wyoming_events"
+    "  qwen3tts_gguf.server.elevenlabs_messages  qwen3tts_gguf.server.elevenlabs_formats",
     "qwen3tts_gguf.server.conversation",
     "qwen3tts_gguf.server.openai_speech",
     "qwen3tts_gguf.server.answer",
@@ -131,7 +133,7 @@ HOMES = {
     ),
     "soundfile": ("qwen3tts_gguf.audio", "qwen3tts_gguf.audio_sink", "qwen3tts_gguf.server.encoding"),
     "sentencex": ("qwen3tts_gguf.speech.passages",),
-    "soxr": ("qwen3tts_gguf.audio",),
+    "soxr": ("qwen3tts_gguf.audio", "qwen3tts_gguf.server.elevenlabs_formats"),
     "psutil": ("qwen3tts_gguf.model.footprint",),
     "tokenizers": ("qwen3tts_gguf.model.tokenizer",),
     "typer": CLI,

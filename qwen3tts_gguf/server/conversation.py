@@ -255,7 +255,7 @@ class Conversation:
             finally:
                 self._current = None
                 current.cancel()
-                await asyncio.wait([current])
+                await asyncio.gather(current, return_exceptions=True)
             if current.cancelled():
                 spoken.is_cancelled = True
             else:

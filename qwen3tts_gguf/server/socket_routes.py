@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, WebSocket
 
+from .elevenlabs_socket import speak_as_elevenlabs
 from .services import Services
 from .speech_socket import speak_on_socket
 
@@ -17,6 +18,16 @@ def router(services: Services) -> APIRouter:
     async def speech(socket: WebSocket) -> None:
         await socket.accept(_subprotocol(socket))
         await speak_on_socket(socket, services)
+
+    @routes.websocket("/v1/text-to-speech/{voice}/stream-input")
+    async def elevenlabs(socket: WebSocket, voice: str) -> None:
+        await socket.accept(_subprotocol(socket))
+        await speak_as_elevenlabs(socket, services, voice, has_contexts=False)
+
+    @routes.websocket("/v1/text-to-speech/{voice}/multi-stream-input")
+    async def elevenlabs_contexts(socket: WebSocket, voice: str) -> None:
+        await socket.accept(_subprotocol(socket))
+        await speak_as_elevenlabs(socket, services, voice, has_contexts=True)
 
     return routes
 

@@ -203,8 +203,9 @@ def voice_of_clip(tts: TTS, clip: bytes, transcript: str | None) -> Voice:
         try:
             return Voice.from_audio(Path(file.name), tts, transcript=transcript)
         except AudioError as error:
-            message = error.message.replace(f"{file.name}: ", "the clip ")
-            raise AudioError(message, hint=error.hint) from None
+            message = error.message.replace(f"{file.name}: ", "the clip: ")
+            hint = "send WAV, FLAC, Ogg or MP3" if file.name in error.hint else error.hint
+            raise AudioError(message, hint=hint) from None
 
 
 def _presets(tts: TTS) -> Mapping[str, Any]:
