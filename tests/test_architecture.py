@@ -26,8 +26,7 @@ ROWS = (
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.server.app",
     "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes  qwen3tts_gguf.server.socket_routes",
-    "qwen3tts_gguf.server.speech_socket  qwen3tts_gguf.server.wyoming_server"
-    "  qwen3tts_gguf.server.elevenlabs_socket",
+    "qwen3tts_gguf.server.speech_socket  qwen3tts_gguf.server.wyoming_server  qwen3tts_gguf.server.elevenlabs_socket",
     "qwen3tts_gguf.server.sockets  qwen3tts_gguf.server.speech_messages  qwen3tts_gguf.server.wyoming_events"
     "  qwen3tts_gguf.server.elevenlabs_messages  qwen3tts_gguf.server.elevenlabs_formats",
     "qwen3tts_gguf.server.conversation",

@@ -18,10 +18,10 @@ import soundfile
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 websockets = pytest.importorskip("websockets", reason="needs the extra 'server'")
 
-from serving import LONG, TEXT, Running, running
+from serving import LONG, TEXT, Running, running  # noqa: E402
 
-from qwen3tts_gguf import TTS
-from qwen3tts_gguf.server.elevenlabs_formats import elevenlabs_encoder
+from qwen3tts_gguf import TTS  # noqa: E402
+from qwen3tts_gguf.server.elevenlabs_formats import elevenlabs_encoder  # noqa: E402
 
 SINGLE, MULTI = "stream-input", "multi-stream-input"
 
@@ -106,7 +106,9 @@ def test_compressed_formats_decode(server: Running, format: str) -> None:
     assert abs(len(samples) / rate - plain) < 0.12
 
 
-@pytest.mark.parametrize(("format", "bytes_per_second"), [("pcm_16000", 32_000), ("pcm_44100", 88_200), ("ulaw_8000", 8000)])
+@pytest.mark.parametrize(
+    ("format", "bytes_per_second"), [("pcm_16000", 32_000), ("pcm_44100", 88_200), ("ulaw_8000", 8000)]
+)
 def test_resampled_formats_have_the_same_length(server: Running, format: str, bytes_per_second: int) -> None:
     plain = len(sound(connected(server, one_text, SINGLE, seed=3))) / 48_000
     n_bytes = len(sound(connected(server, one_text, SINGLE, seed=3, output_format=format)))

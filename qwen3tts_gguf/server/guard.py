@@ -136,7 +136,8 @@ def _is_public(scope: Scope) -> bool:
 
 def _asks_itself(scope: Scope) -> bool:
     """ElevenLabs' sockets may have their key in the first message."""
-    return scope["type"] == "websocket" and scope["path"].startswith("/v1/text-to-speech/")
+    path: str = scope["path"]
+    return scope["type"] == "websocket" and path.startswith("/v1/text-to-speech/")
 
 
 def _limited(receive: Receive, most: int) -> Receive:
