@@ -58,7 +58,7 @@ ROWS = (
     "qwen3tts_gguf.voice",
     "qwen3tts_gguf.speech.prompt  qwen3tts_gguf.speech.script",
     "qwen3tts_gguf.speech.feeding  qwen3tts_gguf.speech.live_prompt  qwen3tts_gguf.speech.passages",
-    "qwen3tts_gguf.speech.live_text",
+    "qwen3tts_gguf.speech.pace  qwen3tts_gguf.speech.live_text",
     "qwen3tts_gguf.speech.edges  qwen3tts_gguf.speech.options  qwen3tts_gguf.speech.runaway  qwen3tts_gguf.speech.text",
     "qwen3tts_gguf.speech",
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
@@ -71,7 +71,7 @@ ROWS = (
     "  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.talker_model  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
-    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink",
+    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink  qwen3tts_gguf.audio_speed",
     "qwen3tts_convert",
     "qwen3tts_convert.conversion",
     "qwen3tts_convert.keys  qwen3tts_convert.writer",
