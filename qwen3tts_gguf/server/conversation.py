@@ -14,12 +14,10 @@ says what the talker is given of an utterance that is not complete:
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Literal
 from weakref import ReferenceType, ref
 
 import numpy as np
@@ -31,24 +29,18 @@ from ..speech.passages import Splitter
 from ..speech.text import is_pronounceable
 from ..tts import TTS, SpeechOptions
 from ..voice.voice import Voice
+from .arriving_text import ArrivingText, Pacing
 from .problems import Problem, problem_of
 from .scheduler import Turn
 from .services import Services
 from .speech_fields import SpeechFields
 
-__all__ = ["ConnectionLost", "Conversation", "Output", "Pacing", "Sound", "SoundEnd", "SoundStart", "UtteranceEnd"]
-
-Pacing = Literal["auto", "token", "sentence", "none"]
+__all__ = ["ConnectionLost", "Conversation", "Output", "Sound", "SoundEnd", "SoundStart", "UtteranceEnd"]
 
 _MOST_UTTERANCES = 64
 """Utterances that wait to be spoken, or are."""
 _PATIENCE_SECONDS = 30.0
 """Text that does not go on for so long is taken as complete, so that it does not keep a lane."""
-_JUDGED_LETTERS = 40
-"""The beginning of a text, ten tokens, that "auto" waits for. It waits for no more once a sentence is complete."""
-_LETTERS_PER_SECOND = 50.0
-"""The talker takes one token per frame, 12.5 a second, and a token has about four letters."""
-_SENTENCE_ENDS = tuple(".!?。！？")
 
 
 @dataclass(frozen=True)
@@ -96,44 +88,6 @@ class ConnectionLost(Exception):
     """An output could not be sent: nobody listens any more."""
 
 
-class _Arriving:
-    """The text of one utterance; fed and read in one event loop."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.is_complete = False
-        self.began = time.monotonic()
-        self.changed = asyncio.Event()
-
-    def feed(self, piece: str) -> None:
-        self.text += piece
-        self.changed.set()
-
-    def complete(self) -> None:
-        self.is_complete = True
-        self.changed.set()
-
-    async def wait_until(self, is_met: Callable[[], bool]) -> None:
-        while not (self.is_complete or is_met()):
-            await self._change()
-
-    async def _change(self) -> None:
-        self.changed.clear()
-        await self.changed.wait()
-
-    async def pieces(self) -> AsyncIterator[str]:
-        n_read = 0
-        while True:
-            while not (self.is_complete or len(self.text) > n_read):
-                await self._change()
-            piece = self.text[n_read:]
-            n_read += len(piece)
-            if piece:
-                yield piece
-            elif self.is_complete:
-                return
-
-
 @dataclass
 class _Spoken:
     """One utterance on its way."""
@@ -141,7 +95,7 @@ class _Spoken:
     index: int
     fields: SpeechFields
     pacing: Pacing
-    arriving: _Arriving = field(default_factory=_Arriving)
+    arriving: ArrivingText = field(default_factory=ArrivingText)
     n_sentences: int = 0
     is_sounding: bool = False
     is_cancelled: bool = False
@@ -288,7 +242,7 @@ class Conversation:
         arriving, fields = spoken.arriving, spoken.fields
         pacing = spoken.pacing
         if pacing == "auto":
-            pacing = await self._judged(arriving)
+            pacing = await arriving.pacing()
         if pacing == "none":
             await arriving.wait_until(lambda: False)
         async with self._services.scheduler.enter(client=self._client, live=True) as turn:
@@ -307,17 +261,6 @@ class Conversation:
                     await self._speak_text(turn, spoken, passage.text, voice, options)
                 if not spoken.n_sentences:
                     raise TextError("there is nothing to pronounce in the text")
-
-    async def _judged(self, arriving: _Arriving) -> Pacing:
-        def is_enough() -> bool:
-            text = arriving.text.rstrip()
-            return len(text) >= _JUDGED_LETTERS or text.endswith(_SENTENCE_ENDS)
-
-        await arriving.wait_until(is_enough)
-        if arriving.is_complete:
-            return "token"
-        n, seconds = len(arriving.text), time.monotonic() - arriving.began
-        return "token" if n >= max(_JUDGED_LETTERS, _LETTERS_PER_SECOND * seconds) else "sentence"
 
     async def _chosen_voice(self, turn: Turn, fields: SpeechFields) -> Voice | None:
         """Of a clip it is computed once for all utterances."""

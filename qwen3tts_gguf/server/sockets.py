@@ -11,9 +11,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .conversation import ConnectionLost
 
-__all__ = ["INTERNAL", "NORMAL", "POLICY", "TOO_BIG", "TRY_LATER", "closed_when_idle", "frames_of", "served_by"]
+__all__ = ["NORMAL", "POLICY", "closed_when_idle", "frames_of", "served_by"]
 
-NORMAL, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1008, 1009, 1011, 1013
+NORMAL, POLICY = 1000, 1008
 
 
 async def frames_of(socket: WebSocket) -> AsyncIterator[str | bytes]:

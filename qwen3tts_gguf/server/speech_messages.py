@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .conversation import Pacing
+from .arriving_text import Pacing
 from .problems import Problem
 from .settings import Settings
 from .speech_fields import SpeechFields, parse_fields, parse_json
