@@ -27,7 +27,11 @@ ROWS = (
     "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.panels  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.server.app",
-    "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes",
+    "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes  qwen3tts_gguf.server.socket_routes",
+    "qwen3tts_gguf.server.speech_socket  qwen3tts_gguf.server.wyoming_server  qwen3tts_gguf.server.elevenlabs_socket",
+    "qwen3tts_gguf.server.sockets  qwen3tts_gguf.server.speech_messages  qwen3tts_gguf.server.wyoming_events"
+    "  qwen3tts_gguf.server.elevenlabs_messages  qwen3tts_gguf.server.elevenlabs_formats",
+    "qwen3tts_gguf.server.conversation",
     "qwen3tts_gguf.server.openai_speech",
     "qwen3tts_gguf.server.answer",
     "qwen3tts_gguf.server.services",
@@ -35,7 +39,7 @@ ROWS = (
     "qwen3tts_gguf.server.guard  qwen3tts_gguf.server.model  qwen3tts_gguf.server.voices"
     "  qwen3tts_gguf.server.encoding  qwen3tts_gguf.server.pace",
     "qwen3tts_gguf.server.docs_page  qwen3tts_gguf.server.metrics  qwen3tts_gguf.server.problems"
-    "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings",
+    "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text",
     "qwen3tts_gguf.server",
     "qwen3tts_gguf.measure.verification",
     "qwen3tts_gguf.measure.benchmark  qwen3tts_gguf.measure.summary",
@@ -134,7 +138,7 @@ HOMES = {
     "pysubs2": ("qwen3tts_gguf.subtitles",),
     "sounddevice": ("qwen3tts_gguf.audio_player",),
     "sentencex": ("qwen3tts_gguf.speech.passages",),
-    "soxr": ("qwen3tts_gguf.audio",),
+    "soxr": ("qwen3tts_gguf.audio", "qwen3tts_gguf.server.elevenlabs_formats"),
     "psutil": ("qwen3tts_gguf.model.footprint",),
     "tokenizers": ("qwen3tts_gguf.model.tokenizer",),
     "typer": CLI,
@@ -149,6 +153,7 @@ HOMES = {
     "pydantic": ("qwen3tts_gguf.server.",),
     "uvicorn": ("qwen3tts_gguf.server.",),
     "prometheus_client": ("qwen3tts_gguf.server.",),
+    "wyoming": ("qwen3tts_gguf.server.wyoming_server", "qwen3tts_gguf.server.wyoming_events"),
     "av": ("qwen3tts_gguf.server.encoding",),
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
     "torch": (),

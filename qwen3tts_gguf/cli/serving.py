@@ -48,6 +48,15 @@ def serve(
     port: Annotated[
         int, typer.Option(rich_help_panel=_SERVER, min=0, max=65535, help="Port; 0 takes a free one.")
     ] = 8880,
+    wyoming_port: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=_SERVER,
+            min=0,
+            max=65535,
+            help="Port for Home Assistant (Wyoming), often 10200. Default: none.",
+        ),
+    ] = None,
     preload: Annotated[
         bool, typer.Option("--preload", rich_help_panel=_SERVER, help="Load the model now, not at the first request.")
     ] = False,
@@ -157,8 +166,10 @@ def serve(
             check_memory=not force,
         )
 
-    app = create_app(settings, load, model_name=_model_name(path, mmproj), version=_version(), preload=preload)
     listener = _listener(host, port)
+    wyoming = None if wyoming_port is None else _listener(host, wyoming_port, option="--wyoming-port")
+    name = _model_name(path, mmproj)
+    app = create_app(settings, load, model_name=name, version=_version(), preload=preload, wyoming=wyoming)
     if not is_local and not keys:
         stderr.print(
             f"warning: anybody who reaches {host} may use this server: set {KEY_ENVIRONMENT} or --api-key-file",
@@ -189,14 +200,14 @@ def _version() -> str:
         return "unknown"
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listener(host: str, port: int, *, option: str = "--port") -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"cannot listen on {host}, port {port} ({reason})"
-        raise OptionError(message, hint="choose another with --port, or another --host") from None
+        raise OptionError(message, hint=f"choose another with {option}, or another --host") from None
 
 
 def _is_loopback(host: str) -> bool:
