@@ -200,7 +200,7 @@ def test_what_does_not_fit_together_is_refused_before_a_model_is_loaded(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_machine_without_a_player_is_told_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_player_the_error_shows_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "sounddevice", None)
