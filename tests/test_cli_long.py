@@ -180,7 +180,6 @@ def test_a_passage_that_never_ends_fails_the_reading_unless_partial_is_kept(
     ("arguments", "message"),
     [
         (["a", "-f", "story.txt"], "--file is the text"),
-        ([], "there is no text to speak"),
         (["-f", "absent.txt"], "absent.txt: cannot be read"),
         (["a", "--pause", "long"], "--pause takes seconds"),
         (["a", "--pause", "61"], "--pause must be 0 to 60 s"),

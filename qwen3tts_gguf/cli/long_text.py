@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
+import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import NoEndOfSpeech, Note, OptionError
@@ -82,7 +83,7 @@ class LongTextOptions:
         if self.file is not None and argument is not None:
             raise OptionError("--file is the text: leave out the other one")
         if self.file is None and argument is None:
-            raise OptionError("there is no text to speak", hint="give it as an argument, by --file, or - for stdin")
+            raise typer.BadParameter("Missing text: give it as an argument, by --file, or - for standard input.")
         if argument == "-" or str(self.file) == "-":
             return read_stdin()
         return read_text(self.file) if self.file is not None else argument or ""
