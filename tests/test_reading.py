@@ -274,3 +274,10 @@ def test_what_cannot_be_read_is_refused(random_model: TTS) -> None:
         read(random_model, "One.", pause=-1)
     with pytest.raises(OptionError, match="`split`"):
         read(random_model, "One.", split="word")
+
+
+def test_nano_has_passages_as_long_as_what_it_learned(speaker: TTS, random_model: TTS) -> None:
+    assert [
+        len(list(read(tts, SHORT, None, SpeechOptions(max_frames=2), keep_unended=True)))
+        for tts in (speaker, random_model)
+    ] == [6, 1]
