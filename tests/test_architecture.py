@@ -1,4 +1,4 @@
-"""The layers of DESIGN.md, section 3: who may import whom, read from the source with `ast`."""
+"""The layers in CONTRIBUTING.md: which module may import which, read from the source with `ast`."""
 
 from __future__ import annotations
 
