@@ -199,7 +199,7 @@ def test_what_does_not_fit_together_is_refused_before_a_model_is_loaded(
 
 
 def test_a_stream_of_passages_has_no_codes(run: Run, tmp_path: Path) -> None:
-    result = run("speak", STORY, *NANO, "-o", "-", "--codes", tmp_path / "codes.npy")
+    result = run("speak", STORY, *NANO, "--split", "sentence", "-o", "-", "--codes", tmp_path / "codes.npy")
     assert result.code == 1 and result.out == b"" and "--codes and --save-voice need a text in one" in result.err
 
 

@@ -56,7 +56,8 @@ def split_text(
 ) -> list[PassageText]:
     """A whole text as passages; at least one, and exactly one, the text itself, if it fits into a passage.
 
-    language: as in `SpeechOptions`; None: by its script. most: letters of a passage. Raises TextError for invalid Unicode, OptionError.
+    language: as in `SpeechOptions`; None: by its script. most: letters of a passage. Raises TextError for invalid
+    Unicode, OptionError.
     """
     text = clean_text(text)
     splitter = Splitter(split, language=language, most=most)
