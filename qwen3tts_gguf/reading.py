@@ -172,7 +172,7 @@ class Reading:
         self._before: Boundary | None = None  # what ended with the last passage
         self._sounds_made: Handover[Sound] = Handover(_MOST_AHEAD)
         self._lock = threading.Lock()  # of the fields below
-        self._is_claimed = self._is_cancelled = False
+        self._is_claimed = self._is_cancelled = self._is_held = False
         self._open: set[Utterance] = set()
 
     # -- whole passages ------------------------------------------------------------------------------------------------
@@ -331,6 +331,13 @@ class Reading:
             utterance.cancel()
         self._sounds_made.close()
 
+    def hold(self, held: bool) -> None:
+        """Pause the reading within one frame, or let it go on; from any thread. What is made already can be read."""
+        with self._lock:
+            self._is_held = held
+            for utterance in self._open:
+                utterance.hold(held)
+
     def __enter__(self) -> Reading:
         return self
 
@@ -352,6 +359,7 @@ class Reading:
             if self._is_cancelled:
                 raise _Cancelled
             self._open.add(utterance)
+            utterance.hold(self._is_held)
         try:
             yield
         finally:

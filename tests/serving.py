@@ -108,7 +108,11 @@ def running(
         started.set()
         await task
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
+    def run() -> None:
+        loop.run_until_complete(serve())
+        loop.run_until_complete(loop.shutdown_default_executor())
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     assert started.wait(60)
     host, port = listener.getsockname()

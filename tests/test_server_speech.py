@@ -23,6 +23,7 @@ import soundfile
 from serving import LONG, TEXT, Running, running
 
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
+from qwen3tts_gguf.reading import read
 
 ENCODER_DELAY = 4096  # samples that an encoder may add at both ends
 
@@ -127,6 +128,8 @@ def test_null_is_absent_and_unknown_fields_are_ignored(server: Running, alone: b
         ({"response_format": ["mp3"]}, "unsupported_response_format", "response_format"),
         ({"speed": 9}, "invalid_speed", "speed"),
         ({"speed": "fast"}, "invalid_speed", "speed"),
+        ({"speed": 0}, "invalid_speed", "speed"),
+        ({"split": "letter"}, "invalid_value", "split"),
         ({"stream_format": "smoke"}, "invalid_value", "stream_format"),
         ({"language": "klingon"}, "invalid_option", None),
         ({"seed": -7}, "invalid_value", "seed"),
@@ -168,6 +171,30 @@ def test_a_clip_in_the_request_is_spoken_like(server: Running, nano: TTS) -> Non
     answer = server.speak(response_format="pcm", seed=3, ref_audio=uri)
     expected = nano.speak(TEXT, Voice.from_audio(clip, nano), SpeechOptions(seed=3))
     assert answer.content == pcm(expected)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_text_of_several_passages_is_what_read_makes(server: Running, nano: TTS, stream: bool) -> None:
+    text = "Seven three nine. Ten past four. Open the door."
+    expected = [passage.sound for passage in read(nano, text, None, SpeechOptions(seed=4), split="sentence")]
+    assert len(expected) == 3
+    answer = server.speak(text, response_format="pcm", seed=4, split="sentence", stream=stream)
+    assert answer.content == pcm(np.concatenate(expected)) and answer.headers["x-qwen3tts-seed"] == "4"
+    server.wait_until(lambda: server.is_free)
+
+
+def test_a_client_that_leaves_a_long_text_frees_its_lane_and_its_threads(server: Running) -> None:
+    body = {"input": f"{LONG}\n\n" * 4, "response_format": "pcm"}
+    with server.client.stream("POST", "/v1/audio/speech", json=body) as answer:
+        next(answer.iter_raw())
+    server.wait_until(lambda: server.is_free)
+    server.wait_until(lambda: not any("qwen3tts-long" in thread.name for thread in threading.enumerate()))
+
+
+def test_speed_changes_the_length(server: Running, alone: bytes) -> None:
+    for speed in (0.5, 2.0):
+        answer = server.speak(response_format="pcm", seed=5, speed=speed)
+        assert len(answer.content) == pytest.approx(len(alone) / speed, abs=2)
 
 
 def test_instructions_that_the_model_cannot_follow_are_named_in_a_header(server: Running) -> None:

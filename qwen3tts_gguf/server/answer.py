@@ -22,8 +22,11 @@ from starlette.types import Receive, Scope, Send
 from ..engine.utterance import Utterance
 from ..errors import NoEndOfSpeech
 from ..model.schema import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from ..reading import read
+from ..speech.passages import split_text
 from ..tts import TTS
 from .encoding import Encoder, encoder
+from .long_speech import LongSpeech
 from .problems import Problem, problem_of
 from .record import Record, client_of, log, record_of
 from .scheduler import Turn
@@ -32,6 +35,7 @@ from .speech_fields import SpeechFields
 
 __all__ = ["SpeechResponse"]
 
+AnySpeech = Utterance | LongSpeech
 _WIRE = "openai"
 _MOST_WARNING = 200
 
@@ -45,7 +49,7 @@ class SpeechResponse(Response):
         self._is_started = False
         self._ignores_instructions = False
         self._n_samples = 0
-        self._encoder: Encoder = encoder(fields.response_format, whole=not fields.is_streamed)
+        self._encoder: Encoder = encoder(fields.response_format, whole=not fields.is_streamed, speed=fields.speed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.ensure_future(_disconnected(receive))
@@ -101,42 +105,46 @@ class SpeechResponse(Response):
                 seconds = time.perf_counter() - turn.started_at
                 services.metrics.factor.observe(seconds * SAMPLE_RATE_HZ / self._n_samples)
 
-    def _attempts(self, tts: TTS) -> Iterator[Utterance]:
+    def _attempts(self, tts: TTS) -> Iterator[AnySpeech]:
         """In the preparing thread: the voice is found, and encoded where it is new."""
         services, fields = self._services, self._fields
         voice, follows = fields.chosen_voice(tts, services.voices, services.settings)
         self._ignores_instructions = bool(fields.instructions) and not follows
-        return tts.attempts(fields.text, voice, fields.options(tts))
+        options = fields.options(tts)
+        if len(split_text(fields.text, fields.split, language=options.language)) > 1:
+            reading = read(tts, fields.text, voice, options, split=fields.split)
+            return iter([LongSpeech(reading, tts.n_tokens(fields.text))])
+        return tts.attempts(fields.text, voice, options)
 
-    async def _stream(self, turn: Turn, attempts: Iterator[Utterance], send: Send, record: Record) -> None:
+    async def _stream(self, turn: Turn, attempts: Iterator[AnySpeech], send: Send, record: Record) -> None:
         """One attempt: what was sent cannot be taken back."""
-        utterance = await turn.prepare(lambda _: next(attempts))
+        speech = await turn.prepare(lambda _: next(attempts))
         is_sse = self._fields.stream_format == "sse"
-        async with aclosing(self._encoded(turn, utterance, record)) as blocks:
+        async with aclosing(self._encoded(turn, speech, record)) as blocks:
             async for block in blocks:
                 if not self._is_started:
-                    await self._start(send, utterance, turn.tts.name)
+                    await self._start(send, speech, turn.tts.name)
                 if block:
                     await self._send(send, _event("speech.audio.delta", audio=_base64(block)) if is_sse else block)
-        utterance.require_end()
+        speech.require_end()
         if is_sse:
-            await self._send(send, _event("speech.audio.done", usage=_usage(utterance)))
+            await self._send(send, _event("speech.audio.done", usage=_usage(speech)))
         await self._send(send, b"", more=False)
 
-    async def _encoded(self, turn: Turn, utterance: Utterance, record: Record) -> AsyncGenerator[bytes, None]:
+    async def _encoded(self, turn: Turn, speech: AnySpeech, record: Record) -> AsyncGenerator[bytes, None]:
         """Bytes as they are made, and nothing before there are some, so that the first ones decide the status."""
-        async with aclosing(turn.read(utterance)) as frames:
+        async with aclosing(turn.read(speech)) as frames:
             async for samples in frames:
                 self._count(samples, record)
                 if (block := await asyncio.to_thread(self._encoder.write, samples)) or self._is_started:
                     yield block
-        if utterance.ended or self._is_started:
+        if speech.ended or self._is_started:
             yield await asyncio.to_thread(self._encoder.finish)
 
-    async def _whole(self, turn: Turn, attempts: Iterator[Utterance], send: Send, record: Record) -> None:
-        while (utterance := await turn.prepare(lambda _: next(attempts, None))) is not None:
-            last, pieces = utterance, []
-            async with aclosing(turn.read(utterance, whole=True)) as blocks:
+    async def _whole(self, turn: Turn, attempts: Iterator[AnySpeech], send: Send, record: Record) -> None:
+        while (speech := await turn.prepare(lambda _: next(attempts, None))) is not None:
+            last, pieces = speech, []
+            async with aclosing(turn.read(speech, whole=True)) as blocks:
                 async for samples in blocks:
                     pieces.append(samples)
                     self._count(samples, record)
@@ -156,11 +164,11 @@ class SpeechResponse(Response):
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
-    async def _start(self, send: Send, utterance: Utterance, model: str, *, length: int | None = None) -> None:
+    async def _start(self, send: Send, speech: AnySpeech, model: str, *, length: int | None = None) -> None:
         format = self._fields.response_format
         headers = {
             "content-type": self._encoder.media_type,
-            "x-qwen3tts-seed": str(utterance.seed),
+            "x-qwen3tts-seed": str(speech.seed),
             "x-qwen3tts-model": _ascii(model),
             "x-accel-buffering": "no",
         }
@@ -174,8 +182,8 @@ class SpeechResponse(Response):
             headers["content-disposition"] = f'inline; filename="speech.{"ogg" if format == "opus" else format}"'
         if self._ignores_instructions:
             headers["x-qwen3tts-ignored"] = "instructions"
-        if utterance.notes:
-            headers["x-qwen3tts-warning"] = _ascii("; ".join(map(str, utterance.notes)))[:_MOST_WARNING]
+        if speech.notes:
+            headers["x-qwen3tts-warning"] = _ascii("; ".join(map(str, speech.notes)))[:_MOST_WARNING]
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         self._is_started = True
         await send({"type": "http.response.start", "status": 200, "headers": raw})
@@ -210,9 +218,9 @@ def _base64(block: bytes) -> str:
     return base64.b64encode(block).decode()
 
 
-def _usage(utterance: Utterance) -> dict[str, int]:
+def _usage(speech: AnySpeech) -> dict[str, int]:
     """In tokens of text and frames of speech."""
-    n_text, n_frames = utterance.n_text_tokens, round(utterance.seconds * SAMPLE_RATE_HZ / SAMPLES_PER_FRAME)
+    n_text, n_frames = speech.n_text_tokens, round(speech.seconds * SAMPLE_RATE_HZ / SAMPLES_PER_FRAME)
     return {"input_tokens": n_text, "output_tokens": n_frames, "total_tokens": n_text + n_frames}
 
 

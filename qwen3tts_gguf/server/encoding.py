@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from ..audio_speed import SpeedChanger
 from ..model.schema import SAMPLE_RATE_HZ
 from .problems import Problem
 
@@ -50,11 +51,17 @@ class Encoder(Protocol):
         """The rest. Of a whole answer: all of it."""
 
 
-def encoder(format: str, *, whole: bool) -> Encoder:
-    """An encoder for a `response_format`. whole: nothing is sent before the end, so the totals can be true.
+def encoder(format: str, *, whole: bool, speed: float = 1.0) -> Encoder:
+    """An encoder for a `response_format`. whole: nothing is sent before the end, so the totals can be true. speed: of
+    the speech, at its pitch.
 
     Raises Problem for a format that is unknown, or whose library is not installed.
     """
+    made = _encoder(format, whole=whole)
+    return made if speed == 1 else _Faster(made, speed)
+
+
+def _encoder(format: str, *, whole: bool) -> Encoder:
     format = _SYNONYMS.get(format, format)
     if format == "aac":
         return _Aac()
@@ -73,6 +80,22 @@ def _unsupported(message: str) -> Problem:
 
 def _pcm(samples: NDArray[np.float32]) -> bytes:
     return np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+class _Faster:
+    """Another encoder behind a change of speed."""
+
+    def __init__(self, encoder: Encoder, speed: float) -> None:
+        self.media_type = encoder.media_type
+        self._encoder, self._changer = encoder, SpeedChanger(speed)
+
+    def write(self, samples: NDArray[np.float32]) -> bytes:
+        changed = self._changer.feed(samples)
+        return self._encoder.write(changed) if len(changed) else b""
+
+    def finish(self) -> bytes:
+        rest = self._changer.end()
+        return (self._encoder.write(rest) if len(rest) else b"") + self._encoder.finish()
 
 
 class _Pcm:

@@ -25,6 +25,8 @@ _PUBLIC_FOLDERS = ("/page/",)
 _LISTINGS = ("/v1/models", "/v1/audio/models", "/v1/audio/voices", "/v1/voices", "/audio/voices", "/voices")
 _SUBPROTOCOL = "openai-insecure-api-key."
 _MOST_ID = 128
+_DROPPED = 8
+"""So many times the largest body is read of one that is too large, before the connection is given up."""
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'none'"
@@ -63,6 +65,8 @@ class Guard:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008, "reason": problem.message[:100]})
             else:
+                if problem.status == 413:
+                    await _drop(receive, self._settings.max_body)
                 await problem.response()(scope, receive, sent)
         else:
             limited = receive if scope["type"] == "websocket" else _limited(receive, self._settings.max_body)
@@ -149,15 +153,26 @@ def _limited(receive: Receive, most: int) -> Receive:
         message = await receive()
         n_bytes += len(message.get("body", b""))
         if n_bytes > most:
+            if message.get("more_body"):
+                await _drop(receive, most)
             raise _too_large(most)
         return message
 
     return counted
 
 
+async def _drop(receive: Receive, most: int) -> None:
+    """Read on and throw away: a client that is still sending would see its connection break, and not the answer."""
+    n_left = _DROPPED * most
+    while n_left > 0:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return
+        n_left -= len(message["body"])
+
+
 def _too_large(most: int) -> Problem:
-    message = f"the body is larger than {most} bytes"
-    return Problem(413, "body_too_large", message, headers={"Connection": "close"})
+    return Problem(413, "body_too_large", f"the body is larger than {most} bytes")
 
 
 def _add_headers(headers: MutableHeaders, record: Record) -> None:

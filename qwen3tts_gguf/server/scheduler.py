@@ -22,23 +22,37 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.utterance import Utterance
+from ..engine.lane import Timings
 from ..tts import TTS
 from .model import ModelHolder
 from .pace import Pace
 from .problems import busy, stopping
 
-__all__ = ["Scheduler", "Turn"]
+__all__ = ["Scheduler", "Speech", "Turn"]
 
 Result = TypeVar("Result")
 
 _AWAY_SECONDS = 0.5
 """A reader who does not come back for that long gives up its lane until it does."""
+
+
+class Speech(Protocol):
+    """What a turn reads: an `Utterance`, or a `LongSpeech`."""
+
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def timings(self) -> Timings | None: ...
+    def __aiter__(self) -> Any: ...
+    def apieces(self) -> Any: ...
+    def hold(self, held: bool) -> None: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Turn:
@@ -65,7 +79,7 @@ class Turn:
         self._granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lease = AsyncExitStack()
         self._tts: TTS | None = None
-        self._utterance: Utterance | None = None
+        self._speech: Speech | None = None
         self._is_held = False
 
     @property
@@ -97,13 +111,13 @@ class Turn:
         """Run a function that makes an utterance, or whatever takes time, in the preparing thread."""
         return await self._scheduler.prepare(lambda: function(self.tts))
 
-    async def read(self, utterance: Utterance, *, whole: bool = False) -> AsyncGenerator[NDArray[np.float32], None]:
-        """The samples of an utterance as they are made; `whole`: several frames at a time, with less work."""
+    async def read(self, speech: Speech, *, whole: bool = False) -> AsyncGenerator[NDArray[np.float32], None]:
+        """The samples of a speech as they are made; `whole`: several frames at a time, with less work."""
         loop = asyncio.get_running_loop()
-        self._utterance = utterance
-        utterance.hold(self._is_held)
+        self._speech = speech
+        speech.hold(self._is_held)
         try:
-            async with aclosing(utterance.apieces() if whole else aiter(utterance)) as pieces:  # type: ignore[type-var]
+            async with aclosing(speech.apieces() if whole else aiter(speech)) as pieces:
                 async for samples in pieces:
                     if not self.has_sound:
                         self.has_sound = True
@@ -115,15 +129,15 @@ class Turn:
                         timer.cancel()
                         self._came_back()
         finally:
-            utterance.close()
-            self._utterance = None
-            if utterance.ended:
-                self._scheduler.learn(utterance)
+            speech.close()
+            self._speech = None
+            if speech.ended and speech.timings is not None:
+                self._scheduler.learn(speech.timings)
 
     def cancel(self) -> None:
         """End what is being spoken, within one frame."""
-        if self._utterance is not None:
-            self._utterance.cancel()
+        if self._speech is not None:
+            self._speech.cancel()
 
     def grant(self) -> None:
         """For the scheduler: the turn has a lane."""
@@ -134,8 +148,8 @@ class Turn:
         """For the scheduler: pause the speech, or let it go on."""
         if held != self._is_held:
             self._is_held = held
-            if self._utterance is not None:
-                self._utterance.hold(held)
+            if self._speech is not None:
+                self._speech.hold(held)
 
     def _went_away(self) -> None:
         self.is_away = True
@@ -232,10 +246,10 @@ class Scheduler:
             self._is_empty.set()
         self.balance()
 
-    def learn(self, utterance: Utterance) -> None:
+    def learn(self, timings: Timings) -> None:
         """Take the speed of a speech into account."""
         n_at_work = sum(not turn.is_away for turn in self._running)
-        self.pace.learn(utterance.timings, max(1, min(n_at_work, self._n_lanes or 1)))
+        self.pace.learn(timings, max(1, min(n_at_work, self._n_lanes or 1)))
 
     def balance(self) -> None:
         """Hand out free lanes, and hold the file turns that live ones need to go before."""

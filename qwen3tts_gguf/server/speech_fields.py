@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from ..speech.options import SpeechOptions
+from ..speech.passages import Split
 from ..tts import TTS
 from ..voice.voice import Voice
 from .encoding import FORMATS
@@ -86,6 +87,9 @@ class SpeechFields(BaseModel):
     max_frames: Annotated[int | None, Field(ge=1, le=1 << 20, description="80 ms each.")] = None
     max_new_tokens: Annotated[int | None, Field(ge=1, description="As max_frames, lowered to what fits.")] = None
     retries: Annotated[int, Field(ge=0, le=10, description="Of a whole answer whose speech did not end.")] = 2
+    split: Annotated[
+        Split, Field(description="What is spoken in one go: what suits the text, all, or each of these.")
+    ] = "auto"
     task_type: Literal["Base", "CustomVoice", "VoiceDesign"] | None = None
     ref_audio: Annotated[
         str | None, Field(description="A clip to speak like: base64, or a data: URL. No other URL and no path.")
@@ -180,12 +184,9 @@ def parse_fields(body: dict[str, Any], settings: Settings) -> SpeechFields:
         message = f"unknown response_format {body['response_format']!r:.40}; there are {', '.join(FORMATS)}"
         raise Problem(400, "unsupported_response_format", message, param="response_format")
     try:
-        fields = SpeechFields.model_validate(body)
+        return SpeechFields.model_validate(body)
     except ValidationError as error:
         raise _problem_of(error) from None
-    if fields.speed != 1:
-        raise Problem(400, "invalid_speed", "this server speaks at speed 1 only", param="speed")
-    return fields
 
 
 def _problem_of(error: ValidationError) -> Problem:
