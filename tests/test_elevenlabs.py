@@ -115,6 +115,20 @@ def test_resampled_formats_have_the_same_length(server: Running, format: str, by
     assert abs(n_bytes / bytes_per_second - plain) < 0.002
 
 
+@pytest.mark.parametrize("format", ["pcm_24000", "pcm_16000", "mp3_44100_128"])
+def test_the_speed_of_the_voice_settings_is_followed(format: str) -> None:
+    """Two seconds of a tone at twice the speed."""
+    tone = np.sin(2 * np.pi * 440 * np.arange(48_000, dtype=np.float32) / 24_000)
+    encoder = elevenlabs_encoder(format, 2.0)
+    data = b"".join(encoder.write(tone[i : i + 1920]) for i in range(0, len(tone), 1920)) + encoder.finish()
+    if format.startswith("pcm"):
+        seconds = len(data) / 2 / int(format[4:])
+    else:
+        samples, rate = soundfile.read(io.BytesIO(data))
+        seconds = len(samples) / rate
+    assert abs(seconds - 1) < 0.15
+
+
 @pytest.mark.parametrize(("format", "subtype"), [("ulaw_8000", "ULAW"), ("alaw_8000", "ALAW")])
 def test_telephone_codes_are_those_of_a_decoder(format: str, subtype: str) -> None:
     t = np.arange(24_000, dtype=np.float32) / 24_000

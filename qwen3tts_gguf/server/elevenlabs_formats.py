@@ -8,6 +8,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from ..audio_speed import SpeedChanger
 from ..model.schema import SAMPLE_RATE_HZ
 from .encoding import encoder
 from .problems import Problem
@@ -33,15 +34,15 @@ class ElevenLabsEncoder(Protocol):
     def finish(self) -> bytes: ...
 
 
-def elevenlabs_encoder(format: str) -> ElevenLabsEncoder:
-    """Raises Problem for an unknown format."""
+def elevenlabs_encoder(format: str, speed: float = 1.0) -> ElevenLabsEncoder:
+    """speed: of the speech, at its pitch. Raises Problem for an unknown format."""
     codec, _, rate = format.partition("_")
     if codec == "pcm" and rate.isdecimal() and int(rate[:9]) in _PCM_RATES:
-        return _Resampled(int(rate), _pcm)
+        return _Resampled(int(rate), _pcm, speed)
     if format in ("ulaw_8000", "alaw_8000"):
-        return _Resampled(8000, _ulaw if codec == "ulaw" else _alaw)
+        return _Resampled(8000, _ulaw if codec == "ulaw" else _alaw, speed)
     if format in _COMPRESSED:
-        return encoder(_COMPRESSED[format], whole=False)
+        return encoder(_COMPRESSED[format], whole=False, speed=speed)
     raise Problem(400, "unsupported_output_format", f"unknown output_format {format!r:.40}", param="output_format")
 
 
@@ -50,15 +51,16 @@ class _Coding(Protocol):
 
 
 class _Resampled:
-    def __init__(self, rate_hz: int, coding: _Coding) -> None:
+    def __init__(self, rate_hz: int, coding: _Coding, speed: float) -> None:
+        self._changer = None if speed == 1 else SpeedChanger(speed)
         self._stream = None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(SAMPLE_RATE_HZ, rate_hz, 1)
         self._coding = coding
 
     def write(self, samples: NDArray[np.float32]) -> bytes:
-        return self._code(samples, last=False)
+        return self._code(samples if self._changer is None else self._changer.feed(samples), last=False)
 
     def finish(self) -> bytes:
-        return self._code(np.zeros(0, np.float32), last=True)
+        return self._code(np.zeros(0, np.float32) if self._changer is None else self._changer.end(), last=True)
 
     def _code(self, samples: NDArray[np.float32], *, last: bool) -> bytes:
         if self._stream is not None:

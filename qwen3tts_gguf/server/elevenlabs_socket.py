@@ -126,7 +126,7 @@ class _Session:
         if len(self._contexts) >= _MOST_CONTEXTS:
             raise Problem(429, "too_many_contexts", f"there are at most {_MOST_CONTEXTS} contexts: close some")
         fields = fields_of(self._voice, self._query, self._services.settings, message.fields)
-        encoder = elevenlabs_encoder(self._format)
+        encoder = elevenlabs_encoder(self._format, fields.speed)
         id = message.context
 
         async def send(output: Output) -> None:
