@@ -28,6 +28,7 @@ from .console import (
     stderr,
     voices_folder,
 )
+from .panels import MACHINE, VOICE, flag, value
 
 if TYPE_CHECKING:
     from ..tts import TTS
@@ -43,87 +44,101 @@ def serve(
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
     host: Annotated[
-        str, typer.Option(rich_help_panel=_SERVER, help="Address to listen on; 0.0.0.0 lets the network in.")
+        str, value("ADDRESS", _SERVER, "Address to listen on; 0.0.0.0 lets other machines in.", "--host")
     ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(rich_help_panel=_SERVER, min=0, max=65535, help="Port; 0 takes a free one.")
-    ] = 8880,
+    port: Annotated[int, value("N", _SERVER, "Port; 0 takes a free one.", "--port", min=0, max=65535)] = 8880,
     wyoming_port: Annotated[
         int | None,
-        typer.Option(
-            rich_help_panel=_SERVER,
+        value(
+            "N",
+            _SERVER,
+            "Port for Home Assistant (Wyoming protocol), often 10200. Default: none.",
+            "--wyoming-port",
             min=0,
             max=65535,
-            help="Port for Home Assistant (Wyoming), often 10200. Default: none.",
         ),
     ] = None,
     preload: Annotated[
-        bool, typer.Option("--preload", rich_help_panel=_SERVER, help="Load the model now, not at the first request.")
+        bool, flag(_SERVER, "Load the model at the start instead of at the first request.", "--preload")
     ] = False,
     idle_unload: Annotated[
         float | None,
-        typer.Option(
-            rich_help_panel=_SERVER,
-            help="Seconds without a request after which the model leaves memory. Default: never.",
+        value(
+            "SECONDS",
+            _SERVER,
+            "Time without a request after which the model leaves memory. Default: never.",
+            "--idle-unload",
         ),
     ] = None,
     lanes: Annotated[
         str,
-        typer.Option(
-            rich_help_panel=_SERVER, help="Speeches made at once; auto: as many as this machine makes in real time."
+        value(
+            "N",
+            _SERVER,
+            "Number of speeches generated at once. auto: as many as this machine can do in real time.",
+            "--lanes",
         ),
     ] = "auto",
     queue: Annotated[
-        int, typer.Option(rich_help_panel=_SERVER, min=0, help="Requests that may wait; the next is refused (429).")
+        int, value("N", _SERVER, "Number of requests that may wait; further ones get status 429.", "--queue", min=0)
     ] = 16,
     max_input: Annotated[
-        int, typer.Option(rich_help_panel=_SERVER, min=1, help="Most letters of one request's text.")
+        int, value("N", _SERVER, "Longest text of a request, in characters.", "--max-input", min=1)
     ] = 4096,
     voices: VoicesOption = None,
     alias: Annotated[
         list[str] | None,
-        typer.Option(rich_help_panel="Voice", metavar="NAME=VOICE", help="Another name for a voice; repeatable."),
+        value("NAME=VOICE", VOICE, "Another name for a voice; may be given several times.", "--alias"),
     ] = None,
     no_voice_upload: Annotated[
-        bool, typer.Option("--no-voice-upload", rich_help_panel="Voice", help="Let no client save or delete voices.")
+        bool, flag(VOICE, "Do not let clients save or delete voices.", "--no-voice-upload")
     ] = False,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(
-            rich_help_panel=_SERVER,
-            help=f"File with API keys, one per line. Also: the environment's {KEY_ENVIRONMENT}.",
+        value(
+            "FILE",
+            _SERVER,
+            f"File with API keys, one per line. {KEY_ENVIRONMENT} in the environment is one more.",
+            "--api-key-file",
         ),
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option(
-            rich_help_panel=_SERVER, metavar="URL", help="Origin whose pages may use the server, or *; repeatable."
+        value(
+            "URL",
+            _SERVER,
+            "Origin of web pages that may use the server, or *; may be given several times.",
+            "--cors-origin",
         ),
     ] = None,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option(
-            rich_help_panel=_SERVER, metavar="NAME", help="Host name to answer to besides localhost; repeatable."
+        value(
+            "NAME",
+            _SERVER,
+            "Host name the server answers to, besides localhost; may be given several times.",
+            "--allowed-host",
         ),
     ] = None,
     strict_model: Annotated[
-        bool, typer.Option("--strict-model", rich_help_panel=_SERVER, help="Refuse requests for models not listed.")
+        bool, flag(_SERVER, "Refuse requests that name a model the server does not list.", "--strict-model")
     ] = False,
     threads: ThreadsOption = None,
     codec_compute: CodecComputeOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Load a model for which memory seems too small.")] = False,
+    force: Annotated[bool, flag(MACHINE, "Load the model even if it seems too large for memory.", "--force")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve speech over HTTP, as OpenAI's API does.
+    """Serve speech over HTTP, with the API of OpenAI.
 
-    qwen3tts serve
+    The model is loaded by the first request and shared by all; nano is used if no model is found. Only programs on this
+    machine can use the server, unless --host lets others in: then protect it with API keys.
 
-    curl http://127.0.0.1:8880/v1/audio/speech -d '{"input": "Seven three nine."}' -o speech.mp3
+    Examples:
 
-    The model is loaded by the first request and shared by all; nano speaks where none is found. Anybody on this
-    machine may use the server, and nobody else, unless --host says so: then give it keys.
+      qwen3tts serve
+      curl localhost:8880/v1/audio/speech -d '{"input": "Hello."}' -o hello.mp3
 
-    Needs: pip install 'qwen3tts-gguf\\[server]'
+    The server needs: pip install 'qwen3tts-gguf\\[server]'
     """
     try:
         from ..server.app import create_app, run
