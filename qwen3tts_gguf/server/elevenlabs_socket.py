@@ -10,8 +10,9 @@ from typing import Any
 from starlette.websockets import WebSocket
 
 from .conversation import Conversation, Output, Sound, UtteranceEnd
-from .elevenlabs_formats import DEFAULT, ElevenLabsEncoder, elevenlabs_encoder
+from .elevenlabs_formats import DEFAULT, elevenlabs_encoder
 from .elevenlabs_messages import CloseContext, CloseSocket, KeepAlive, Text, fields_of, key_of, read_message
+from .encoding import Encoder
 from .guard import matching_key
 from .problems import Problem
 from .record import client_of, record_of
@@ -35,7 +36,7 @@ async def speak_as_elevenlabs(socket: WebSocket, services: Services, voice: str,
 class _Context:
     """One text and its sound. unflushed: whether text came after the last flush."""
 
-    def __init__(self, id: str, conversation: Conversation, encoder: ElevenLabsEncoder) -> None:
+    def __init__(self, id: str, conversation: Conversation, encoder: Encoder) -> None:
         self.id, self.conversation, self.encoder = id, conversation, encoder
         self.unflushed = self.is_closed = self.has_failed = False
 
