@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import shutil
 import socket
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +25,7 @@ import psutil
 from serving import LONG, TEXT, Running, running
 
 from qwen3tts_gguf import TTS
+from qwen3tts_gguf.server.answer import SpeechResponse
 
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1e308, 2**63, 2**200, "", " ", "\0", "a" * 5000, "../../x", "\ud800", "🙂" * 50, "NaN",
@@ -182,9 +187,17 @@ def test_every_operation_of_the_schema_survives_schemathesis(server: Running) ->
 
 
 @pytest.mark.soak
-def test_behind_nginx_a_stream_arrives_as_it_is_made(server: Running, tmp_path: Path) -> None:
-    import shutil
-    import subprocess
+def test_behind_nginx_a_stream_arrives_as_it_is_made(
+    server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on, send, n_sent = threading.Event(), SpeechResponse._send, 0
+
+    async def slow(self: SpeechResponse, *message: Any, **more: Any) -> None:
+        nonlocal n_sent
+        n_sent += 1
+        if n_sent == 3:
+            assert await asyncio.to_thread(may_go_on.wait, 20)
+        await send(self, *message, **more)
 
     if (nginx := shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")) is None:
         pytest.skip("no nginx")
@@ -206,11 +219,13 @@ def test_behind_nginx_a_stream_arrives_as_it_is_made(server: Running, tmp_path: 
                 break
             except httpx.ConnectError:
                 time.sleep(0.01)
+        monkeypatch.setattr(SpeechResponse, "_send", slow)
         with client.stream("POST", "/v1/audio/speech", json={"input": LONG, "response_format": "pcm"}) as answer:
             assert answer.status_code == 200
-            next(answer.iter_raw())
-            assert server.services.scheduler.n_running == 1  # the first bytes are here, and the speech is not over
-            answer.read()
+            blocks = answer.iter_raw()
+            first = next(blocks)  # while the third block has not been sent
+            may_go_on.set()
+            assert 0 < len(first) <= 2 * 3840 < len(first) + len(b"".join(blocks))
         assert answer.headers["x-qwen3tts-seed"]
     finally:
         process.terminate()
