@@ -70,11 +70,11 @@ def require_writable(target: Path) -> None:
     """Before the work is done: that the suffix is known and the folder is there. Raises AudioError."""
     if target.suffix.lower() not in _FORMATS:
         kind = target.suffix or "a file without suffix"
-        raise AudioError(f"{target}: cannot write audio as {kind}", hint=f"choose one of {', '.join(_FORMATS)}")
+        raise AudioError(f"{target}: audio cannot be written as {kind}", hint=f"choose one of {', '.join(_FORMATS)}")
     if target.is_dir():
-        raise AudioError(f"{target}: cannot be written, it is a folder")
+        raise AudioError(f"{target}: cannot be written, because it is a folder")
     if not target.parent.is_dir():
-        raise AudioError(f"{target}: cannot be written, there is no folder {target.parent}")
+        raise AudioError(f"{target}: cannot be written, because there is no folder {target.parent}")
 
 
 class _File:

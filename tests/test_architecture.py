@@ -22,7 +22,7 @@ ROWS = (
     "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output"
     "  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
     "qwen3tts_gguf.cli.console",
-    "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.wording",
+    "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.panels  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.server.app",
     "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes",
@@ -36,7 +36,7 @@ ROWS = (
     "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings",
     "qwen3tts_gguf.server",
     "qwen3tts_gguf.measure.verification",
-    "qwen3tts_gguf.measure.benchmark",
+    "qwen3tts_gguf.measure.benchmark  qwen3tts_gguf.measure.summary",
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
     "qwen3tts_gguf.measure",
     "qwen3tts_gguf.reading",
@@ -93,7 +93,8 @@ ROWS = (
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.ggml.types",
     "qwen3tts_gguf.ggml",
-    "qwen3tts_gguf.cgroups  qwen3tts_gguf.container  qwen3tts_gguf.errors  qwen3tts_gguf.handover"
+    "qwen3tts_gguf.cgroups  qwen3tts_gguf.container  qwen3tts_gguf.errors  qwen3tts_gguf.freed_memory"
+    "  qwen3tts_gguf.handover"
     "  qwen3tts_gguf.whole_file"
     "  qwen3tts_gguf.measure.agreement  qwen3tts_gguf.measure.verdict",
 )

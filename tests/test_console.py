@@ -234,6 +234,7 @@ def test_a_signal_leaves_no_unfinished_file(pair: Pair, place: Path, name: str, 
     script = place / "stopped.py"
     script.write_text(
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "from qwen3tts_gguf.nets.codec_decoder import CodecDecoder\n"
         "decode = CodecDecoder.decode\n"
         "def stopped(*args):\n"
@@ -301,9 +302,9 @@ def test_a_converted_pair_may_have_a_long_name(run: test_cli.Run, checkpoint: Ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "no/such/speech.wav"], "no/such/speech.wav: cannot be written, there is no folder no/such"),
-        (["--codes", "no/such/codes.npy"], "no/such/codes.npy: cannot be written, there is no folder no/such"),
-        (["-o", "folder.wav"], "folder.wav: cannot be written, it is a folder"),
+        (["-o", "no/such/speech.wav"], "no/such/speech.wav: cannot be written, because there is no folder no/such"),
+        (["--codes", "no/such/codes.npy"], "no/such/codes.npy: cannot be written, because there is no folder no/such"),
+        (["-o", "folder.wav"], "folder.wav: cannot be written, because it is a folder"),
     ],
 )
 def test_a_missing_folder_is_called_that_before_the_model_is_loaded(

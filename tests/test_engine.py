@@ -340,7 +340,7 @@ def test_closing_between_a_check_and_a_start_leaves_nobody_waiting(pair: Pair, w
 def test_a_second_reader_is_refused(tts: TTS, again: Callable[[Utterance], object]) -> None:
     with tts.utter(TEXT, None, SpeechOptions(seed=1, max_frames=2)) as utterance:
         assert len(list(utterance)) == 2
-        with pytest.raises(UsageError, match="already read: make a new one, with the same seed"):
+        with pytest.raises(UsageError, match="read already: make a new one with the same seed"):
             again(utterance)
 
 

@@ -87,9 +87,12 @@ def test_what_is_not_utf8_is_an_error(monkeypatch: pytest.MonkeyPatch, content: 
     [
         (["Hello.", "--live"], "--live speaks what arrives on stdin"),
         (["-", "--live", "--clean", "markdown"], "--clean needs the whole text"),
-        (["-", "--live-in-context"], "--live-in-context and --live-by belong to --live"),
-        (["-", "--live-by", "token"], "--live-in-context and --live-by belong to --live"),
-        (["-", "--live", "--live-by", "sentence", "--codes", "x.npy"], "--codes and --save-voice need one speech"),
+        (["-", "--live-in-context"], "--live-in-context and --live-by need --live"),
+        (["-", "--live-by", "token"], "--live-in-context and --live-by need --live"),
+        (
+            ["-", "--live", "--live-by", "sentence", "--codes", "x.npy"],
+            "--codes and --save-voice need the text in one speech",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -28,6 +28,7 @@ from ..engine.threads import SPIN_COUNT
 from ..errors import Error, NoEndOfSpeech
 from . import benching, codec, converting, inspecting, serving, speaking, verifying, voices
 from .console import printable, stderr, stdout
+from .panels import App
 from .text_argument import DASH_HINT, TextCommand
 from .wording import in_flags
 
@@ -36,11 +37,9 @@ __all__ = ["app", "main"]
 _EXIT_ERROR, _EXIT_NO_END_OF_SPEECH, _EXIT_INTERRUPTED = 1, 3, 130
 _UsageError: Any = typer.BadParameter.__base__  # click's, or that of the click which newer typers bring along
 
-app = typer.Typer(
+app = App(
     name="qwen3tts",
     help="Speak with Qwen3-TTS on an ordinary CPU, offline.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -120,9 +119,10 @@ def _installed_version(name: str) -> str:
 
 @app.callback()
 def _common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show llama.cpp's log, and tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show llama.cpp's log and tracebacks.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the versions and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the versions and exit."),
     ] = False,
 ) -> None:
     if debug:

@@ -11,11 +11,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
-import typer
 from rich.progress import SpinnerColumn, TextColumn
 
 from ..errors import Note, OptionError, TextError
 from .console import print_notes, progress, stderr
+from .panels import TEXT, flag, value
 
 if TYPE_CHECKING:
     from ..reading import Reading
@@ -41,26 +41,33 @@ class LiveOptions:
     """Speech while the text is still being written."""
 
     live: Annotated[
-        bool, typer.Option("--live", help="Speak stdin as it arrives, while the other program still writes.")
+        bool, flag(TEXT, "Speak stdin as it arrives, while the other program is still writing.", "--live")
     ] = False
     live_in_context: Annotated[
         bool,
-        typer.Option("--live-in-context", help="With --live: clone in context; the first sound needs 45 to 95 tokens."),
+        flag(
+            TEXT,
+            "With --live: clone with codes and transcript; the first sound then waits for 45 to 95 tokens.",
+            "--live-in-context",
+        ),
     ] = False
     live_by: Annotated[
         LiveBy,
-        typer.Option(
-            help="With --live: speak each token as it arrives, or whole sentences. auto: sentences where the first "
-            "eight tokens came too slowly for speech without gaps."
+        value(
+            "UNIT",
+            TEXT,
+            "With --live: speak by token, by sentence, or auto: sentences if the first eight tokens came "
+            "too slowly for speech without gaps.",
+            "--live-by",
         ),
     ] = LiveBy.AUTO
 
     def require_stdin(self, text: str, clean: object, *, needs_codes: bool) -> None:
         """Raises OptionError where these options do not go together with the others."""
         if (self.live_in_context or self.live_by != LiveBy.AUTO) and not self.live:
-            raise OptionError("--live-in-context and --live-by belong to --live: give both")
+            raise OptionError("--live-in-context and --live-by need --live")
         if needs_codes and self.live_by == LiveBy.SENTENCE:
-            raise OptionError("--codes and --save-voice need one speech", hint="--live-by token makes one")
+            raise OptionError("--codes and --save-voice need the text in one speech", hint="use --live-by token")
         if self.live and text != "-":
             raise OptionError("--live speaks what arrives on stdin", hint="give - as the text")
         if self.live and clean is not None:

@@ -39,7 +39,7 @@ def speak_to(
             if not n_failed:
                 print_notes(note for note in utterance.notes if note not in known)
             else:
-                stderr.print(f"warning: no end of speech; trying again with seed {utterance.seed}", soft_wrap=True)
+                stderr.print(f"warning: the speech did not end; retrying with seed {utterance.seed}", soft_wrap=True)
             frames = []
             for samples in utterance.pieces() if is_file else utterance:
                 if is_file:

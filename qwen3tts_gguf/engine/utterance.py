@@ -103,12 +103,12 @@ class Utterance:
         """Raises NoEndOfSpeech, with all that was generated, if the model did not end the speech."""
         if not self.ended:
             raise NoEndOfSpeech(
-                f"no end of speech after {self.seconds:.1f} s with seed {self.seed}: "
-                f"{self.runaway or 'it was not read to its end'}",
+                f"the speech did not end after {self.seconds:.1f} s with seed {self.seed}: "
+                f"{self.runaway or 'it was not read to the end'}",
                 self.samples,
                 self.codes,
                 self.seed,
-                hint="another seed, other words or a larger `max_frames` may help",
+                hint="try another `seed`, other words or a larger `max_frames`",
             )
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class Utterance:
     def _claim(self) -> None:
         with self._state:
             if self._is_claimed:
-                raise UsageError("this utterance was already read", hint="make a new one, with the same seed")
+                raise UsageError("this utterance has been read already", hint="make a new one with the same seed")
             self._is_claimed = True
 
     def _start(self, frames_at_once: int) -> None:

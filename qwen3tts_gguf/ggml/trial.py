@@ -251,4 +251,4 @@ def _crashed(status: int) -> bool:
 
 def _note(name: str, outcome: _Undecided) -> Note:
     hint = 'if you know that they work here, load with amx="on"' if name == "AMX" else ""
-    return Note(f"ggml's {name} buffers stay unused, because the process that tries them {outcome.reason}", hint)
+    return Note(f"ggml's {name} buffers are not used, because the process that tests them {outcome.reason}", hint)

@@ -26,7 +26,7 @@ def folder() -> Path:
     for place in _PLACES:
         if any(place.glob("*.gguf")):
             return place
-    raise ModelFileError(f"this installation came without the model {NAME!r}")
+    raise ModelFileError(f"this installation does not contain the model {NAME!r}")
 
 
 def word_notes(text: str) -> tuple[Note, ...]:
@@ -37,7 +37,9 @@ def word_notes(text: str) -> tuple[Note, ...]:
         return ()
     more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
     named = ", ".join(unknown[:_MOST_NAMED])
-    return (Note(f"nano does not know: {named}{more}", f"it speaks {DOMAIN}; a converted model speaks any text"),)
+    return (
+        Note(f"nano does not know: {named}{more}", f"nano only speaks {DOMAIN}; a converted model speaks any text"),
+    )
 
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
