@@ -28,6 +28,7 @@ from .console import (
     stderr,
     voices_folder,
 )
+from .panels import MACHINE, VOICE, flag, value
 
 if TYPE_CHECKING:
     from ..tts import TTS
@@ -43,78 +44,70 @@ def serve(
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
     host: Annotated[
-        str, typer.Option(rich_help_panel=_SERVER, help="Address to listen on; 0.0.0.0 lets the network in.")
+        str, value("ADDRESS", _SERVER, "Address to listen on; 0.0.0.0 lets the network in.", "--host")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(rich_help_panel=_SERVER, min=0, max=65535, help="Port; 0 takes a free one.")
+        int, value("N", _SERVER, "Port to listen on; 0 takes a free one.", "--port", min=0, max=65535)
     ] = 8880,
-    preload: Annotated[
-        bool, typer.Option("--preload", rich_help_panel=_SERVER, help="Load the model now, not at the first request.")
-    ] = False,
+    preload: Annotated[bool, flag(_SERVER, "Load the model at the start, not at the first request.", "--preload")] = False,
     idle_unload: Annotated[
         float | None,
-        typer.Option(
-            rich_help_panel=_SERVER,
-            help="Seconds without a request after which the model leaves memory. Default: never.",
-        ),
+        value("SECONDS", _SERVER, "Time without a request after which the model leaves memory. Default: never.", "--idle-unload"),
     ] = None,
     lanes: Annotated[
         str,
-        typer.Option(
-            rich_help_panel=_SERVER, help="Speeches made at once; auto: as many as this machine makes in real time."
-        ),
+        value("N", _SERVER, "Number of speeches made at once; auto: as many as this machine makes in real time.", "--lanes"),
     ] = "auto",
     queue: Annotated[
-        int, typer.Option(rich_help_panel=_SERVER, min=0, help="Requests that may wait; the next is refused (429).")
+        int, value("N", _SERVER, "Number of requests that may wait; the next one is refused (429).", "--queue", min=0)
     ] = 16,
     max_input: Annotated[
-        int, typer.Option(rich_help_panel=_SERVER, min=1, help="Most letters of one request's text.")
+        int, value("N", _SERVER, "Longest text of one request, in letters.", "--max-input", min=1)
     ] = 4096,
-    voices: VoicesOption = None,
-    alias: Annotated[
-        list[str] | None,
-        typer.Option(rich_help_panel="Voice", metavar="NAME=VOICE", help="Another name for a voice; repeatable."),
-    ] = None,
-    no_voice_upload: Annotated[
-        bool, typer.Option("--no-voice-upload", rich_help_panel="Voice", help="Let no client save or delete voices.")
+    strict_model: Annotated[
+        bool, flag(_SERVER, "Refuse requests for a model that is not listed.", "--strict-model")
     ] = False,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(
-            rich_help_panel=_SERVER,
-            help=f"File with API keys, one per line. Also: the environment's {KEY_ENVIRONMENT}.",
+        value(
+            "FILE",
+            _SERVER,
+            f"File with the API keys, one per line, besides that in {KEY_ENVIRONMENT}. Default: no key is needed.",
+            "--api-key-file",
         ),
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option(
-            rich_help_panel=_SERVER, metavar="URL", help="Origin whose pages may use the server, or *; repeatable."
-        ),
+        value("URL", _SERVER, "Origin whose web pages may use the server, or *; repeatable. Default: none.", "--cors-origin"),
     ] = None,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option(
-            rich_help_panel=_SERVER, metavar="NAME", help="Host name to answer to besides localhost; repeatable."
-        ),
+        value("NAME", _SERVER, "Host name to answer to, besides localhost; repeatable. Default: none.", "--allowed-host"),
     ] = None,
-    strict_model: Annotated[
-        bool, typer.Option("--strict-model", rich_help_panel=_SERVER, help="Refuse requests for models not listed.")
+    voices: VoicesOption = None,
+    alias: Annotated[
+        list[str] | None,
+        value("NAME=VOICE", VOICE, "Another name for a voice; repeatable. Default: none.", "--alias"),
+    ] = None,
+    no_voice_upload: Annotated[
+        bool, flag(VOICE, "Do not let clients save or delete voices.", "--no-voice-upload")
     ] = False,
     threads: ThreadsOption = None,
     codec_compute: CodecComputeOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Load a model for which memory seems too small.")] = False,
+    force: Annotated[bool, flag(MACHINE, "Load a model for which memory seems too small.", "--force")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve speech over HTTP, as OpenAI's API does.
+    """Speak for other programs: a server with the routes of OpenAI's API.
 
-    qwen3tts serve
+    The first request loads the model, and all requests share it; without a model, nano speaks. Only programs on this
+    machine can use the server, unless --host lets the network in: then set an API key.
 
-    curl http://127.0.0.1:8880/v1/audio/speech -d '{"input": "Seven three nine."}' -o speech.mp3
+    Examples:
 
-    The model is loaded by the first request and shared by all; nano speaks where none is found. Anybody on this
-    machine may use the server, and nobody else, unless --host says so: then give it keys.
+      qwen3tts serve
+      curl http://127.0.0.1:8880/v1/audio/speech -d '{"input": "Seven three nine."}' -o speech.mp3
 
-    Needs: pip install 'qwen3tts-gguf\\[server]'
+    Needs: pip install 'qwen3tts-gguf\[server]'
     """
     try:
         from ..server.app import create_app, run
