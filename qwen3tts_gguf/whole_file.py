@@ -16,14 +16,17 @@ def unfinished_path(path: Path) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, keep_partial: bool = False) -> Iterator[Path]:
     """The hidden name to write to: it becomes `path` when the block ends well, and is removed when it does not.
 
-    Raises OSError.
+    keep_partial: it becomes `path` in any case. Raises OSError.
     """
     unfinished = unfinished_path(path)
+    is_whole = False
     try:
         yield unfinished
-        unfinished.replace(path)
+        is_whole = True
     finally:
+        if is_whole or (keep_partial and unfinished.exists()):
+            unfinished.replace(path)
         unfinished.unlink(missing_ok=True)

@@ -76,6 +76,7 @@ def running(
     *,
     load: Callable[[], TTS] | None = None,
     preload: bool = True,
+    wyoming: socket.socket | None = None,
     **settings: Any,
 ) -> Iterator[Running]:
     """A server with its voices in `folder`. A model that is given stays open."""
@@ -91,6 +92,7 @@ def running(
         version="0",
         preload=preload,
         closes_model=tts is None,
+        wyoming=wyoming,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(

@@ -257,7 +257,10 @@ def broken(pair: Pair, tmp_path: Path) -> dict[str, Path]:
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{silent.wav}"], "silent.wav: has no sound in it"),
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{folder}"], "broken: this is a folder or a pipe"),
         (["speak", "Hi.", "-m", "{small.gguf}", "-l", "klingon"], "unknown language 'klingon'; this model knows auto,"),
-        (["speak", "Hi.", "-m", "{small.gguf}", "-o", "speech.aac"], "choose one of .wav, .flac, .ogg, .mp3"),
+        (
+            ["speak", "Hi.", "-m", "{small.gguf}", "-o", "speech.aac"],
+            ".wav, .flac, .ogg, .opus, .mp3, .pcm",
+        ),
         (
             ["speak", "Hi.", "-m", "{small.gguf}", "-o", "no/such/folder.wav"],
             "folder.wav: cannot be written, because there is no folder no/such",

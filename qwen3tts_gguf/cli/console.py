@@ -32,6 +32,7 @@ __all__ = [
     "VoicesOption",
     "amx_setting",
     "decoded",
+    "is_default",
     "model_or_nano",
     "output_target",
     "print_json",
@@ -132,13 +133,15 @@ def progress(*columns: ProgressColumn, quiet: bool) -> Iterator[Progress]:
         yield bar
 
 
-def output_target(output: Path) -> Path | BinaryIO:
-    """The file, or stdout for `-`. Raises AudioError for a file that cannot be written, OptionError for a terminal."""
-    if str(output) != "-":
-        from ..audio_sink import require_writable
+def output_target(output: Path, format: str | None = None) -> Path | BinaryIO:
+    """The file, or stdout for `-`. format: None: by the suffix. Raises AudioError for a file or format that cannot be
+    written, OptionError for a terminal."""
+    from ..audio_sink import require_stream_format, require_writable
 
-        require_writable(output)
+    if str(output) != "-":
+        require_writable(output, format)
         return output
+    require_stream_format(format)
     if sys.stdout.isatty():
         raise OptionError("-o - writes audio to stdout, which is a terminal", hint="send it to a pipe or a file")
     return sys.stdout.buffer
@@ -146,8 +149,13 @@ def output_target(output: Path) -> Path | BinaryIO:
 
 def model_or_nano(model: Path, context: typer.Context) -> Path | None:
     """The model asked for; None where none is asked for and none is in the usual folder, so that nano speaks."""
-    given = context.get_parameter_source("model")
-    return model if (given is not None and given.name != "DEFAULT") or any(model.glob("*.gguf")) else None
+    return model if not is_default(context, "model") or any(model.glob("*.gguf")) else None
+
+
+def is_default(context: typer.Context, parameter: str) -> bool:
+    """Whether a parameter has its default because nobody gave it."""
+    given = context.get_parameter_source(parameter)
+    return given is None or given.name == "DEFAULT"
 
 
 def voices_folder(chosen: Path | None) -> Path:

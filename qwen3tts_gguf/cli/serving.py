@@ -49,14 +49,37 @@ def serve(
     port: Annotated[
         int, value("N", _SERVER, "Port to listen on; 0 takes a free one.", "--port", min=0, max=65535)
     ] = 8880,
-    preload: Annotated[bool, flag(_SERVER, "Load the model at the start, not at the first request.", "--preload")] = False,
+    wyoming_port: Annotated[
+        int | None,
+        value(
+            "N",
+            _SERVER,
+            "Port for Home Assistant (Wyoming), often 10200. Default: none.",
+            "--wyoming-port",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
+    preload: Annotated[
+        bool, flag(_SERVER, "Load the model at the start, not at the first request.", "--preload")
+    ] = False,
     idle_unload: Annotated[
         float | None,
-        value("SECONDS", _SERVER, "Time without a request after which the model leaves memory. Default: never.", "--idle-unload"),
+        value(
+            "SECONDS",
+            _SERVER,
+            "Time without a request after which the model leaves memory. Default: never.",
+            "--idle-unload",
+        ),
     ] = None,
     lanes: Annotated[
         str,
-        value("N", _SERVER, "Number of speeches made at once; auto: as many as this machine makes in real time.", "--lanes"),
+        value(
+            "N",
+            _SERVER,
+            "Number of speeches made at once; auto: as many as this machine makes in real time.",
+            "--lanes",
+        ),
     ] = "auto",
     queue: Annotated[
         int, value("N", _SERVER, "Number of requests that may wait; the next one is refused (429).", "--queue", min=0)
@@ -78,11 +101,18 @@ def serve(
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
-        value("URL", _SERVER, "Origin whose web pages may use the server, or *; repeatable. Default: none.", "--cors-origin"),
+        value(
+            "URL",
+            _SERVER,
+            "Origin whose web pages may use the server, or *; repeatable. Default: none.",
+            "--cors-origin",
+        ),
     ] = None,
     allowed_host: Annotated[
         list[str] | None,
-        value("NAME", _SERVER, "Host name to answer to, besides localhost; repeatable. Default: none.", "--allowed-host"),
+        value(
+            "NAME", _SERVER, "Host name to answer to, besides localhost; repeatable. Default: none.", "--allowed-host"
+        ),
     ] = None,
     voices: VoicesOption = None,
     alias: Annotated[
@@ -150,8 +180,10 @@ def serve(
             check_memory=not force,
         )
 
-    app = create_app(settings, load, model_name=_model_name(path, mmproj), version=_version(), preload=preload)
     listener = _listener(host, port)
+    wyoming = None if wyoming_port is None else _listener(host, wyoming_port, option="--wyoming-port")
+    name = _model_name(path, mmproj)
+    app = create_app(settings, load, model_name=name, version=_version(), preload=preload, wyoming=wyoming)
     if not is_local and not keys:
         stderr.print(
             f"warning: anybody who reaches {host} may use this server: set {KEY_ENVIRONMENT} or --api-key-file",
@@ -182,14 +214,14 @@ def _version() -> str:
         return "unknown"
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listener(host: str, port: int, *, option: str = "--port") -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"cannot listen on {host}, port {port} ({reason})"
-        raise OptionError(message, hint="choose another with --port, or another --host") from None
+        raise OptionError(message, hint=f"choose another with {option}, or another --host") from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,6 +11,7 @@ FLAGS = {
     "Voice.preset": "--speaker",
     "Voice.shipped": "--voice",
     "Voice.design": "--instruct",
+    "Voice.from_speech": "--save-voice",
     "Voice.without_codes": "--x-vector-only",
     "check_memory": "--force",
     "overwrite": "--force",
@@ -18,9 +19,9 @@ FLAGS = {
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
-            "codec_type", "greedy", "language", "layout", "max_frames", "mmproj", "name", "repetition_penalty",
-            "retries", "seed", "sub_repetition_penalty", "sub_temperature", "sub_top_k", "sub_top_p", "temperature",
-            "top_k", "top_p", "type",
+            "codec_type", "greedy", "language", "layout", "max_frames", "mmproj", "name", "pause", "repetition_penalty",
+            "retries", "seed", "speed", "split", "sub_repetition_penalty", "sub_temperature", "sub_top_k", "sub_top_p",
+            "temperature", "top_k", "top_p", "type",
         )
     },
 }  # fmt: skip

@@ -9,6 +9,9 @@
     guard      keys, hosts, origins, sizes, the log        metrics    counters for Prometheus
     services   what every wire works with                  docs_page  /docs
     openai_speech  openai_models  voice_routes             app        all of it as one ASGI application
+    conversation   text that still arrives, spoken         arriving_text  what of it is there
+    speech_messages  speech_socket    our WebSocket        sockets  socket_routes  what WebSockets share
+    elevenlabs_messages  elevenlabs_socket  elevenlabs_formats     wyoming_events  wyoming_server
 
 Everything but the encoders and the preparation of speeches runs on one event loop, which never makes a native call.
 """

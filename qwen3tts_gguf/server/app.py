@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from ..errors import Error
 from ..tts import TTS
 from ..voice.store import VoiceStore
-from . import openai_models, openai_speech, voice_routes
+from . import openai_models, openai_speech, socket_routes, voice_routes
 from .docs_page import docs_page
 from .guard import Guard
 from .metrics import Metrics
@@ -31,6 +31,7 @@ from .scheduler import Scheduler
 from .services import Services
 from .settings import Settings
 from .voices import Voices
+from .wyoming_server import serve_wyoming
 
 __all__ = ["create_app", "run"]
 
@@ -48,11 +49,13 @@ def create_app(
     version: str,
     preload: bool = False,
     closes_model: bool = True,
+    wyoming: socket.socket | None = None,
 ) -> FastAPI:
     """The application. `app.state.services` has its parts, once it has started.
 
     load: makes the model, in a thread, at the first request, or at the start if `preload`. model_name: as clients see
-    it. closes_model: whether the model is the server's own, to be closed when it stops.
+    it. closes_model: whether the model is the server's own, to be closed when it stops. wyoming:
+    a socket that listens, for Home Assistant.
     """
 
     @asynccontextmanager
@@ -60,7 +63,10 @@ def create_app(
         if preload:
             async with services.model.lease():
                 pass
-        yield
+        async with AsyncExitStack() as wires:
+            if wyoming is not None:
+                await wires.enter_async_context(serve_wyoming(services, wyoming, version))
+            yield
         await services.scheduler.stop(grace_seconds=1)
         if closes_model:
             await services.model.stop()
@@ -81,7 +87,7 @@ def create_app(
     metrics.watch("qwen3tts_queue_length", "Requests that wait", lambda: scheduler.n_waiting)
     services = Services(settings, model, scheduler, voices, metrics, model_name)
     app.state.services = services
-    for wire in (openai_speech, openai_models, voice_routes):
+    for wire in (openai_speech, openai_models, voice_routes, socket_routes):
         app.include_router(wire.router(services))
     _add_operations(app, services, version)
     _add_errors(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +15,7 @@ from .problems import Problem
 from .record import Record, log, put_record
 from .settings import Settings
 
-__all__ = ["LOOPBACK_HOSTS", "Guard"]
+__all__ = ["LOOPBACK_HOSTS", "Guard", "matching_key"]
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 """Answered by a server that listens on the loopback interface; other names are a page's that plays DNS tricks."""
@@ -38,7 +38,6 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
-        self._keys = tuple(key.encode() for key in settings.api_keys)
         self._hosts = {host.lower() for host in settings.allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,13 +80,13 @@ class Guard:
         if self._hosts and _host(headers.get("host", "")) not in self._hosts:
             raise Problem(403, "host_not_allowed", "this server does not answer to that Host", may_retry=False)
         if self._is_foreign(scope, headers):
-            message = "pages of that origin may not use this server (see --cors-origin)"
+            message = "pages of that origin may not use this server"
             raise Problem(403, "origin_not_allowed", message, may_retry=False)
-        if self._keys:
-            key = self._key(scope, headers)
+        if self._settings.api_keys:
+            key = matching_key(self._settings.api_keys, _given_keys(scope, headers))
             if key is not None:
                 record.key = f"key {key}"
-            elif not _is_public(scope):
+            elif not _is_public(scope) and not _asks_itself(scope):
                 headers_401 = {"WWW-Authenticate": "Bearer"}
                 raise Problem(401, "invalid_api_key", "this server needs an API key", headers=headers_401)
         if scope["type"] == "http":
@@ -103,14 +102,15 @@ class Guard:
         allowed = self._settings.cors_origins
         return "*" not in allowed and origin not in allowed and urlsplit(origin).netloc != headers.get("host")
 
-    def _key(self, scope: Scope, headers: Headers) -> int | None:
-        """The position of the key that came with the request, found in constant time."""
-        found = None
-        for given in _given_keys(scope, headers):
-            for position, key in enumerate(self._keys):
-                if hmac.compare_digest(given.encode("utf-8", "replace"), key):
-                    found = position
-        return found
+
+def matching_key(keys: Sequence[str], given: Iterable[str]) -> int | None:
+    """The position of the key that was given, found in constant time."""
+    found = None
+    for candidate in given:
+        for position, key in enumerate(keys):
+            if hmac.compare_digest(candidate.encode("utf-8", "replace"), key.encode()):
+                found = position
+    return found
 
 
 def _given_keys(scope: Scope, headers: Headers) -> Iterable[str]:
@@ -136,6 +136,12 @@ def _is_public(scope: Scope) -> bool:
     is_listed = any(path == listing or path.startswith(f"{listing}/") for listing in _LISTINGS)
     is_public = path in _PUBLIC or path.startswith(_PUBLIC_FOLDERS) or is_listed
     return method == "OPTIONS" or (method in ("GET", "HEAD") and is_public)
+
+
+def _asks_itself(scope: Scope) -> bool:
+    """ElevenLabs' sockets may have their key in the first message."""
+    path: str = scope["path"]
+    return scope["type"] == "websocket" and path.startswith("/v1/text-to-speech/")
 
 
 def _limited(receive: Receive, most: int) -> Receive:
