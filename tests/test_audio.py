@@ -267,7 +267,7 @@ def test_libsndfile_reads_a_stream_that_was_saved(clip: Samples, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["speech.aac", "speech", "speech.", "speech.wav.txt"])
 def test_an_unknown_suffix_lists_the_known_ones(tmp_path: Path, name: str) -> None:
-    with pytest.raises(AudioError, match=r"\.wav, \.flac, \.ogg, \.mp3"), open_sink(tmp_path / name):
+    with pytest.raises(AudioError, match=r"\.wav, \.flac, \.ogg, \.opus, \.mp3, \.pcm"), open_sink(tmp_path / name):
         pytest.fail("opened")
     assert not list(tmp_path.iterdir())
 

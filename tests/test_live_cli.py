@@ -28,7 +28,10 @@ run = test_cli.run
 def popen(model: Path, *arguments: object) -> subprocess.Popen[bytes]:
     line, environment = test_console.command("speak", "-", "--live", "-m", model, "-q", "--seed", 1, *arguments)
     pipe = subprocess.PIPE
-    return subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0)
+    interruptible = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        line, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0, preexec_fn=interruptible
+    )
 
 
 def test_the_codes_are_those_of_the_whole_text(run: test_cli.Run, pair: Pair, tmp_path: Path) -> None:

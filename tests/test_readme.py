@@ -36,6 +36,7 @@ PAGES = {path.name: path.read_text("utf-8") for path in (ROOT / "README.md", *so
 NOT_RUN_LANGUAGES = ("console", "dockerfile")
 CHECKED_LINKS = ("*.md", "docs/*.md", "benchmarks/*.md", "models/*.md", "models/*/README.md", "tests/*/README.md")
 FOREIGN_FILES = {
+    "/openapi.json": "a page of the server",
     "cli/NAME.py": "of any name",
     "conversion/qwen3tts.py": "llama.cpp's",
     "make_clips.py": "the user's",

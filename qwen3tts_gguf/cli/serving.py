@@ -44,24 +44,22 @@ def serve(
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
     host: Annotated[
-        str, value("ADDRESS", _SERVER, "Address to listen on; 0.0.0.0 lets the network in.", "--host")
+        str, value("ADDRESS", _SERVER, "Address to listen on; 0.0.0.0 lets other machines in.", "--host")
     ] = "127.0.0.1",
-    port: Annotated[
-        int, value("N", _SERVER, "Port to listen on; 0 takes a free one.", "--port", min=0, max=65535)
-    ] = 8880,
+    port: Annotated[int, value("N", _SERVER, "Port; 0 takes a free one.", "--port", min=0, max=65535)] = 8880,
     wyoming_port: Annotated[
         int | None,
         value(
             "N",
             _SERVER,
-            "Port for Home Assistant (Wyoming), often 10200. Default: none.",
+            "Port for Home Assistant (Wyoming protocol), often 10200. Default: none.",
             "--wyoming-port",
             min=0,
             max=65535,
         ),
     ] = None,
     preload: Annotated[
-        bool, flag(_SERVER, "Load the model at the start, not at the first request.", "--preload")
+        bool, flag(_SERVER, "Load the model at the start instead of at the first request.", "--preload")
     ] = False,
     idle_unload: Annotated[
         float | None,
@@ -77,25 +75,30 @@ def serve(
         value(
             "N",
             _SERVER,
-            "Number of speeches made at once; auto: as many as this machine makes in real time.",
+            "Number of speeches generated at once. auto: as many as this machine can do in real time.",
             "--lanes",
         ),
     ] = "auto",
     queue: Annotated[
-        int, value("N", _SERVER, "Number of requests that may wait; the next one is refused (429).", "--queue", min=0)
+        int, value("N", _SERVER, "Number of requests that may wait; further ones get status 429.", "--queue", min=0)
     ] = 16,
     max_input: Annotated[
-        int, value("N", _SERVER, "Longest text of one request, in letters.", "--max-input", min=1)
+        int, value("N", _SERVER, "Longest text of a request, in characters.", "--max-input", min=1)
     ] = 4096,
-    strict_model: Annotated[
-        bool, flag(_SERVER, "Refuse requests for a model that is not listed.", "--strict-model")
+    voices: VoicesOption = None,
+    alias: Annotated[
+        list[str] | None,
+        value("NAME=VOICE", VOICE, "Another name for a voice; may be given several times.", "--alias"),
+    ] = None,
+    no_voice_upload: Annotated[
+        bool, flag(VOICE, "Do not let clients save or delete voices.", "--no-voice-upload")
     ] = False,
     api_key_file: Annotated[
         Path | None,
         value(
             "FILE",
             _SERVER,
-            f"File with the API keys, one per line, besides that in {KEY_ENVIRONMENT}. Default: no key is needed.",
+            f"File with API keys, one per line. {KEY_ENVIRONMENT} in the environment is one more.",
             "--api-key-file",
         ),
     ] = None,
@@ -104,40 +107,38 @@ def serve(
         value(
             "URL",
             _SERVER,
-            "Origin whose web pages may use the server, or *; repeatable. Default: none.",
+            "Origin of web pages that may use the server, or *; may be given several times.",
             "--cors-origin",
         ),
     ] = None,
     allowed_host: Annotated[
         list[str] | None,
         value(
-            "NAME", _SERVER, "Host name to answer to, besides localhost; repeatable. Default: none.", "--allowed-host"
+            "NAME",
+            _SERVER,
+            "Host name the server answers to, besides localhost; may be given several times.",
+            "--allowed-host",
         ),
     ] = None,
-    voices: VoicesOption = None,
-    alias: Annotated[
-        list[str] | None,
-        value("NAME=VOICE", VOICE, "Another name for a voice; repeatable. Default: none.", "--alias"),
-    ] = None,
-    no_voice_upload: Annotated[
-        bool, flag(VOICE, "Do not let clients save or delete voices.", "--no-voice-upload")
+    strict_model: Annotated[
+        bool, flag(_SERVER, "Refuse requests that name a model the server does not list.", "--strict-model")
     ] = False,
     threads: ThreadsOption = None,
     codec_compute: CodecComputeOption = None,
-    force: Annotated[bool, flag(MACHINE, "Load a model for which memory seems too small.", "--force")] = False,
+    force: Annotated[bool, flag(MACHINE, "Load the model even if it seems too large for memory.", "--force")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Speak for other programs: a server with the routes of OpenAI's API.
+    """Serve speech over HTTP, with the API of OpenAI.
 
-    The first request loads the model, and all requests share it; without a model, nano speaks. Only programs on this
-    machine can use the server, unless --host lets the network in: then set an API key.
+    The model is loaded by the first request and shared by all; nano is used if no model is found. Only programs on this
+    machine can use the server, unless --host lets others in: then protect it with API keys.
 
     Examples:
 
       qwen3tts serve
-      curl http://127.0.0.1:8880/v1/audio/speech -d '{"input": "Seven three nine."}' -o speech.mp3
+      curl localhost:8880/v1/audio/speech -d '{"input": "Hello."}' -o hello.mp3
 
-    Needs: pip install 'qwen3tts-gguf\[server]'
+    The server needs: pip install 'qwen3tts-gguf\\[server]'
     """
     try:
         from ..server.app import create_app, run
