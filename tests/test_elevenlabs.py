@@ -99,6 +99,24 @@ def test_one_text_in_pieces(server: Running) -> None:
     assert sound(got) == sound(connected(server, one_text, SINGLE, seed=3))
 
 
+@pytest.mark.parametrize("format", ["pcm_24000", "pcm_16000", "mp3_44100_128"])
+def test_twice_the_speed_takes_half_the_time(server: Running, format: str) -> None:
+    def seconds(speed: float) -> float:
+        async def talk(client: Client) -> list[dict[str, Any]]:
+            await client.send(text=" ", voice_settings={"speed": speed})
+            await client.send(text=f"{TEXT} ")
+            await client.send(text="")
+            return await client.rest()
+
+        got = sound(connected(server, talk, SINGLE, seed=3, output_format=format))
+        if format.startswith("pcm"):
+            return len(got) / 2 / int(format.partition("_")[2])
+        samples, rate = soundfile.read(io.BytesIO(got))
+        return len(samples) / float(rate)
+
+    assert abs(seconds(2.0) - seconds(1.0) / 2) < 0.15
+
+
 @pytest.mark.parametrize("format", ["mp3_44100_128", "mp3_22050_32", "opus_48000_64"])
 def test_compressed_formats_decode(server: Running, format: str) -> None:
     plain = len(sound(connected(server, one_text, SINGLE, seed=3))) / 48_000
