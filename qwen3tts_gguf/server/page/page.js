@@ -153,14 +153,20 @@ function forget() {
 }
 
 function show({ speaking = false, state }) {
+  if (!speaking && document.activeElement === at("stop")) at("speak").focus(); // a disabled button loses the keyboard
   at("stop").disabled = !speaking;
   at("state").textContent = state;
 }
 
 function fail(message, field = null) {
-  at("problem").textContent = message;
+  at("problem").textContent = sentence(message);
   at("problem").hidden = false;
   field?.focus();
+}
+
+function sentence(message) {
+  const text = message[0].toUpperCase() + message.slice(1);
+  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 function clearProblem() {
@@ -217,7 +223,7 @@ async function save() {
     state.textContent = `Saved, and chosen above: ${saved.name}.`;
     await loadVoices(saved.id);
   } catch (error) {
-    state.textContent = error.message;
+    state.textContent = sentence(error.message);
   } finally {
     at("save").disabled = false;
   }
@@ -231,7 +237,7 @@ async function remove() {
     at("upload-state").textContent = `Deleted: ${name}.`;
     await loadVoices("");
   } catch (error) {
-    at("upload-state").textContent = error.message;
+    at("upload-state").textContent = sentence(error.message);
   }
 }
 
