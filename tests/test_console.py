@@ -239,7 +239,8 @@ def test_a_signal_leaves_no_unfinished_file(pair: Pair, place: Path, name: str, 
     script = place / "stopped.py"
     script.write_text(
         "import os, signal, sys\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it,
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and one that runs under nohup ignores this
         "from qwen3tts_gguf.nets.codec_decoder import CodecDecoder\n"
         "decode = CodecDecoder.decode\n"
         "def stopped(*args):\n"
