@@ -27,9 +27,9 @@ nano reference:
 cpus *variants:
     python tests/cpus.py {{variants}}
 
-# Build the source distribution and the wheel, check them, and try the wheel in a bare environment
-release:
-    python tests/release.py
+# Build the archives, check them, try the wheel in a bare environment; `repository` is the public address, for links
+release repository="":
+    python tests/release.py {{repository}}
 
 # Make models/voices again: espeak-ng, a package registry, a few minutes
 voices:
