@@ -44,6 +44,10 @@ fuzz:
 field folder:
     python benchmarks/field.py {{folder}}
 
+# Make docs/commands.md again from the help of the commands
+help:
+    python tests/command_page.py
+
 # Style and types
 lint:
     ruff check .

@@ -64,7 +64,14 @@ MmprojOption = Annotated[
     Path | None, value("FILE", MODEL, "The mmproj file, if it is not next to the talker file.", "--mmproj")
 ]
 OutputOption = Annotated[
-    Path, value("FILE", OUTPUT, "A .wav, .flac, .ogg or .mp3 file; - streams 16-bit WAV to stdout.", "--output", "-o")
+    Path,
+    value(
+        "FILE",
+        OUTPUT,
+        "File, its format by suffix: .wav, .flac, .ogg, .opus, .mp3, .pcm. - streams 16-bit WAV to stdout.",
+        "--output",
+        "-o",
+    ),
 ]
 
 

@@ -61,6 +61,7 @@ class LongTextOptions:
             "What is spoken in one go: sentence, paragraph, line, none (all of it), or auto: up to 300 letters. "
             "Default: auto; with --subtitles sentence.",
             "--split",
+            show_default=False,
         ),
     ] = SplitText.AUTO
     pause: Annotated[

@@ -128,7 +128,7 @@ def serve(
     force: Annotated[bool, flag(MACHINE, "Load the model even if it seems too large for memory.", "--force")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve speech over HTTP, with the API of OpenAI.
+    """Serve speech over HTTP, with OpenAI's API.
 
     The model is loaded by the first request and shared by all; nano is used if no model is found. Only programs on this
     machine can use the server, unless --host lets others in: then protect it with API keys.

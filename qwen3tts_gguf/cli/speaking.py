@@ -110,7 +110,7 @@ def speak(
         ),
     ] = None,
     retries: Annotated[
-        int, value("N", TEXT, "New attempts after a failed one; none with -o -.", "--retries", min=0)
+        int, value("N", TEXT, "New attempts after a failed one; none with -o - or --play.", "--retries", min=0)
     ] = 2,
     keep_partial: Annotated[
         bool, flag(OUTPUT, "If speech fails or is stopped, keep what was written so far.", "--keep-partial")
@@ -131,7 +131,8 @@ def speak(
     """Speak a text into an audio file or to stdout.
 
     The voice depends on the kind of model. A Base model speaks in a named voice or clones a clip (--voice, best with
-    --ref-text). A CustomVoice model has presets (--speaker). A VoiceDesign model follows a description (--instruct).
+    --ref-text); without --voice it takes the one that QWEN3TTS_VOICE names, or the first shipped voice. A CustomVoice
+    model has presets (--speaker). A VoiceDesign model follows a description (--instruct).
 
     Examples:
 
@@ -148,8 +149,8 @@ def speak(
     A text may start with a dash: "-5 degrees". If it looks like an option, put it last, after --.
 
     Speech has failed if the model does not end it: it is longer than --max-frames, repeats itself or falls silent. It
-    is then retried with a new seed. If all --retries fail, nothing is written and the exit code is 3. With -o - there
-    are no retries, because sound that was written cannot be taken back. A file appears when it is complete; with
+    is then retried with a new seed. If all --retries fail, nothing is written and the exit code is 3. With -o - and
+    --play there are no retries, because sound that was heard cannot be taken back. A file appears when it is complete; with
     --keep-partial also after Ctrl-C or a failure.
     """
     started = time.perf_counter()

@@ -101,8 +101,7 @@ class VoiceOptions:
         value(
             "VOICE",
             VOICE,
-            "Name of a saved or shipped voice, or an audio file to clone. none: the model chooses. "
-            "Default: the first shipped voice.",
+            "Name of a saved or shipped voice, or an audio file to clone. none: the model chooses.",
             "--voice",
             autocompletion=known_voices,
         ),
