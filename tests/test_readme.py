@@ -45,6 +45,7 @@ FOREIGN_FILES = {
 BASE = "models/Qwen3-TTS-12Hz-0.6B-Base-Q8_0.gguf"
 PLACES = {  # as README has it -> size and type of the tiny model that stands in, or a file
     "models/…": BASE,
+    "models/Qwen3-TTS-12Hz-0.6B-Base-Q4_K_M.gguf": BASE,
     "models/Qwen3-TTS-12Hz-0.6B-CustomVoice-Q8_0.gguf": ("tiny", "custom_voice"),
     "models/Qwen3-TTS-12Hz-1.7B-CustomVoice-Q8_0.gguf": ("tiny-1.7b", "custom_voice"),
     "models/Qwen3-TTS-12Hz-1.7B-VoiceDesign-Q8_0.gguf": ("tiny-1.7b", "voice_design"),
@@ -52,9 +53,8 @@ PLACES = {  # as README has it -> size and type of the tiny model that stands in
     "ref.flac": "ref.wav",
 }
 NOT_RUN = {
-    "qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base": "downloads a released checkpoint",
+    "qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base --type q4_k_m": "downloads a released checkpoint",
     "qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base --type f32 --codec-type f32": "the same",
-    "qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base --type q4_k_m": "the same",
 }
 INSTALLATION = "pip install . &&"  # the block after which no model is there but nano
 # Lines of an installation and of listening, which leave nothing of ours to test.
