@@ -150,8 +150,8 @@ def speak(
 
     Speech has failed if the model does not end it: it is longer than --max-frames, repeats itself or falls silent. It
     is then retried with a new seed. If all --retries fail, nothing is written and the exit code is 3. With -o - and
-    --play there are no retries, because sound that was heard cannot be taken back. A file appears when it is complete; with
-    --keep-partial also after Ctrl-C or a failure.
+    --play there are no retries, because sound that was heard cannot be taken back. A file appears when it is complete;
+    with --keep-partial also after Ctrl-C or a failure.
     """
     started = time.perf_counter()
     needs_codes = codes is not None or save_voice is not None
