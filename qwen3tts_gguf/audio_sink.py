@@ -87,9 +87,9 @@ def _stream(target: BinaryIO, format: str | None) -> Iterator[AudioSink]:
 
 def require_writable(target: Path, format: str | None = None) -> None:
     """Before the work is done: that the format is known and the folder is there. Raises AudioError."""
-    _format_of(target, format)
     if target.is_dir():
         raise AudioError(f"{target}: cannot be written, because it is a folder")
+    _format_of(target, format)
     if not target.parent.is_dir():
         raise AudioError(f"{target}: cannot be written, because there is no folder {target.parent}")
 

@@ -180,7 +180,7 @@ def test_a_passage_that_never_ends_fails_the_reading_unless_partial_is_kept(
     ("arguments", "message"),
     [
         (["a", "-f", "story.txt"], "--file is the text"),
-        (["-f", "absent.txt"], "absent.txt: cannot be read"),
+        (["-f", "absent.txt"], "absent.txt: no such file"),
         (["a", "--pause", "long"], "--pause takes seconds"),
         (["a", "--pause", "61"], "--pause must be 0 to 60 s"),
         (["a", "--speed", "5"], "--speed must be 0.25 to 4"),

@@ -95,6 +95,20 @@ def test_a_missing_text_is_a_command_not_understood(run: test_cli.Run) -> None:
     assert result.code == 2 and "Missing text: give it as an argument, by --file, or - for standard input" in result.err
 
 
+def test_words_without_quotes_and_the_name_of_a_file_get_a_hint(run: test_cli.Run, tmp_path: Path) -> None:
+    result = run("speak", "Good", "morning.")
+    assert result.code == 2 and "goes in quotes" in result.err
+    (tmp_path / "seven.txt").write_text("Seven.", "utf-8")
+    result = run("speak", str(tmp_path / "seven.txt"), "-m", "absent")
+    assert f"to speak what is in the file: -f {tmp_path / 'seven.txt'}" in result.err
+
+
+def test_a_wrong_value_is_named_with_the_right_ones(run: test_cli.Run) -> None:
+    result = run("speak", "Hi.", "--layout", "both")
+    assert result.code == 2 and "'both' is not one of 'whole', 'stepwise'" in result.err
+    assert "Value error" not in result.err
+
+
 def test_markdown_is_cleaned_on_request(run: test_cli.Run, model: Path, texts: list[str]) -> None:
     text = "# Read *this*\n- [here](https://example.com)"
     assert run("speak", text, "-m", model, *SHORT).code == 0

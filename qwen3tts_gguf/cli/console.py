@@ -183,6 +183,8 @@ def read_text(path: Path) -> str:
     """A file of UTF-8 text. Raises TextError."""
     try:
         return decoded(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise TextError(f"{path}: no such file") from None
     except OSError as error:
         raise TextError(f"{path}: cannot be read ({error.strerror})") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,15 +11,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import NoEndOfSpeech, Note, OptionError
 from ..model.schema import SAMPLE_RATE_HZ
-from .console import print_notes, progress, read_text
+from .console import print_notes, printable, progress, read_text, stderr
 from .panels import OUTPUT, TEXT, value
 from .sound_output import SoundTarget
-from .text_argument import read_stdin
+from .text_argument import UsageError, read_stdin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,10 +84,15 @@ class LongTextOptions:
         if self.file is not None and argument is not None:
             raise OptionError("--file is the text: leave out the other one")
         if self.file is None and argument is None:
-            raise typer.BadParameter("Missing text: give it as an argument, by --file, or - for standard input.")
+            raise UsageError("Missing text: give it as an argument, by --file, or - for standard input.")
         if argument == "-" or str(self.file) == "-":
             return read_stdin()
-        return read_text(self.file) if self.file is not None else argument or ""
+        if self.file is not None:
+            return read_text(self.file)
+        if argument and os.path.isfile(argument):
+            words = printable(argument)
+            stderr.print(f"hint: {words} is spoken as a text; to speak what is in the file: -f {words}", soft_wrap=True)
+        return argument or ""
 
     @property
     def split_by(self) -> Split:

@@ -211,9 +211,13 @@ def delete(name: NameArgument, voices: VoicesOption = None) -> None:
 
       qwen3tts voice delete anna
     """
+    from ..voice.shipped import shipped_voices
     from ..voice.store import VoiceStore
 
-    VoiceStore(voices_folder(voices)).delete(name)
+    store = VoiceStore(voices_folder(voices))
+    if name in shipped_voices("") and not store.path(name).is_file():
+        raise VoiceError(f"{name!r} is shipped with the package and cannot be deleted")
+    store.delete(name)
 
 
 @app.command()

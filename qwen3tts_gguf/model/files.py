@@ -30,6 +30,7 @@ from .schema import (
 __all__ = ["MmprojFile", "ModelFiles", "TalkerFile", "find_mmproj", "find_talker"]
 
 _MMPROJ_PREFIX = "mmproj-"
+_NO_MODEL = "convert a checkpoint, or use nano, the small model that comes with the package"
 
 
 class ModelFiles:
@@ -60,14 +61,14 @@ def find_talker(path: Path) -> Path:
     """The talker's file, given itself, the folder of one pair, or "nano". Raises ModelFileError."""
     path = nano.resolved(path)
     if not path.exists():
-        raise ModelFileError(f"{path}: no such file or folder")
+        raise ModelFileError(f"{path}: no such file or folder", hint=_NO_MODEL)
     if not path.is_dir():
         if path.name.startswith(_MMPROJ_PREFIX):
             raise ModelFileError(f"{path}: this is the mmproj file; give the talker file or the folder")
         return path
     talkers = [file for file in sorted(path.glob("*.gguf")) if not file.name.startswith(_MMPROJ_PREFIX)]
     if not talkers:
-        raise ModelFileError(f"{path}: there is no talker file (.gguf) in this folder")
+        raise ModelFileError(f"{path}: there is no talker file (.gguf) in this folder", hint=_NO_MODEL)
     if len(talkers) > 1:
         names = ", ".join(file.name for file in talkers)
         raise ModelFileError(f"{path}: there are several models in this folder, give one of these files: {names}")
