@@ -38,7 +38,7 @@ from .voice.voice import Voice
 __all__ = ["Passage", "Reading", "Sound", "passage_letters", "read"]
 
 _MOST_AHEAD = 125
-"""Frames of a stream that may wait for its reader, 10 s: the next passage is begun before this one was played."""
+"""Frames of a stream that may wait for its reader, 10 s: the next passage starts before this one was played."""
 _WAIT_SECONDS = 1.0  # a wait with a timeout lets Ctrl-C through on Windows too
 
 
@@ -61,7 +61,7 @@ class Passage:
     seed: int
     """Of the attempt that is in `samples`."""
     ended: bool
-    """Whether the model ended it; always, unless `keep_unended` was asked for."""
+    """Whether the model ended it; always, unless `keep_unended` was set."""
     notes: tuple[Note, ...] = ()
     """What could be better, and was not noted with an earlier passage."""
 
@@ -118,7 +118,7 @@ def read(
         for passage in read(tts, story, Voice.shipped("ken")):
             file.write(passage.sound)
 
-    Passages are made by as many lanes as `tts` has, and come in order, each equal to the bit to the same passage made
+    Passages are made by as many lanes as `tts` has, and come in order, each bit-identical to the same passage made
     with one lane. `Reading.stream` gives the sound as it is made instead.
 
     Args:

@@ -111,7 +111,7 @@ def test_every_kind_of_model_has_something_to_say(pair: Pair, kind: str, voice: 
 
 
 def test_a_voice_in_context_lengthens_the_prompt(model: Path, report: Report) -> None:
-    voice = Voice(codes=np.zeros((12, 16), np.int32), transcript="What was said.")
+    voice = Voice(codes=np.zeros((12, 16), np.int32), transcript="The words of the clip.")
     cloned = measure(model, n_threads=1, n_frames=2, choose_voice=lambda _: voice)
     assert cloned["voice"] == {"kind": "in context", "reference_frames": 12}
     assert cloned["prefill"]["positions"] > report["prefill"]["positions"] + 12
@@ -138,7 +138,7 @@ def test_bench_prints_a_table_and_saves_the_report(model: Path, tmp_path: Path) 
     file = tmp_path / "bench.json"
     done = bench("--model", model, "--frames", 3, "--json", file)
     assert done.exit_code == 0, done.exception
-    for word in ("prefill", "first audio, warm", "peak memory", "talker", "predictor", "codec", "other", "RTF"):
+    for word in ("prefill", "first sound, warm", "peak memory", "talker", "predictor", "codec", "other", "RTF"):
         assert word in done.stdout
     assert done.stderr == ""
     assert json.loads(file.read_text("utf-8"))["frames"] == 3

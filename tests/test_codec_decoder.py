@@ -1,4 +1,4 @@
-"""The codec decoder: chunks and company change no sample, wrong codes are refused, F16 stays near F32."""
+"""The codec decoder: chunks and other streams change no sample, wrong codes are refused, F16 stays near F32."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def tts(pair: Pair) -> Iterator[TTS]:
         yield tts
 
 
-# -- company -----------------------------------------------------------------------------------------------------------
+# -- other speeches at the same time -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def alone(pair: Pair) -> Callable[[str], list[tuple[NDArray[np.int32], NDArray[n
 def test_company_never_changes_a_speech(
     pair: Pair, alone: Callable[[str], Any], type: str, n_lanes: int, n_threads: int
 ) -> None:
-    """Codes and samples, to the bit; jobs start when others are at a random frame."""
+    """Codes and samples, bit for bit; jobs start when others are at a random frame."""
     expected = alone(type)
     rng = random.Random(f"{type} {n_lanes}")
     with load(pair, type, n_threads=n_threads, n_lanes=n_lanes) as tts:

@@ -99,7 +99,7 @@ def test_our_pair_speaks_in_llama_cpps_own_pipeline(large_pair: Callable[..., Co
 
 @pytest.mark.parametrize("type", ["q8_0", "q4_0", "q4_k_m"])
 def test_company_changes_no_speech_of_four_hundred_frames(large_pair: Callable[..., ConvertedPair], type: str) -> None:
-    """One of 400 frames, past 400 positions, beside three that come and go; codes and samples to the bit."""
+    """One of 400 frames, past 400 positions, next to three that come and go; codes and samples bit for bit."""
     long = SpeechOptions(language="english", max_frames=400, seed=1, endless=True)
     with TTS(large_pair("0.6b", type).talker, n_threads=2, n_lanes=4) as tts:
 

@@ -1,4 +1,4 @@
-"""The code predictor with several lanes: each equal, to the bit, to what it is alone, whatever its company."""
+"""The code predictor with several lanes: each bit-identical to itself alone, whatever lanes are beside it."""
 
 from __future__ import annotations
 

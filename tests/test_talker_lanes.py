@@ -1,4 +1,4 @@
-"""Many sequences in one talker: company, threads and where memory lies never change what one of them computes."""
+"""Many sequences in one talker: other sequences, threads and memory never change what one of them computes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def in_company(talker: Talker, speeches: list[Speech], seed: int) -> tuple[list[
 
 
 def equal(found: list[TalkerOutput], expected: list[TalkerOutput]) -> bool:
-    """To the bit."""
+    """Bit for bit."""
     return len(found) == len(expected) and all(
         np.array_equal(a.hidden, b.hidden) and np.array_equal(a.logits, b.logits)
         for a, b in zip(found, expected, strict=True)

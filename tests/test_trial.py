@@ -108,7 +108,7 @@ def test_without_a_home_nothing_is_remembered(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name, **_: f"~/.cache/{name}")
     assert try_buffer_types(MACHINE, command=WORKS).verdicts == {"AMX": Verdict.WORKS}
     assert not list(tmp_path.iterdir())
-    assert try_buffer_types(MACHINE, command=NO_CHILD).verdicts == {"AMX": Verdict.OFF}  # tried anew
+    assert try_buffer_types(MACHINE, command=NO_CHILD).verdicts == {"AMX": Verdict.OFF}  # tried again
 
 
 def test_a_child_that_hangs_is_tried_twice_and_then_its_type_stays_off_in_this_process(tmp_path: Path) -> None:

@@ -93,5 +93,5 @@ def test_the_report_is_plain_data() -> None:
         "frames": 20,
         "greedy_frames": 30,
         "greedy_equal": 1.0,
-        "parted": None,
+        "first_difference": None,
     }

@@ -254,7 +254,7 @@ def test_speech_goes_on_from_the_reference(tts: TTS, seconds: float) -> None:
     clip = tiny.reference_clip(round(seconds * RATE_HZ))
     voice = encoded(tts, clip, transcript="word " * max(1, round(seconds)))
     assert voice.codes is not None
-    for _ in range(2):  # the second time what the decoder heard is kept
+    for _ in range(2):  # the second time the decoder's state is reused
         with tts.utter("Hello.", voice, SHORT) as utterance:
             samples = np.concatenate(list(utterance))
         whole = tts.decode(np.concatenate([voice.codes, utterance.codes]))

@@ -72,7 +72,7 @@ def mmproj_keys(
 
 
 def read_card(checkpoint: Checkpoint) -> tuple[Card, tuple[Note, ...]]:
-    """What the head of README.md says; empty, with a note, where it cannot be read."""
+    """The metadata at the head of README.md; empty, with a note, where it cannot be read."""
     path = checkpoint.folder / "README.md"
     try:
         card = gguf.Metadata.load_model_card(checkpoint.folder)

@@ -123,8 +123,8 @@ def _print(report: Report) -> None:
         "voice": f"{voice['kind']}{reference}, layout {report['layout']}",
         "load": f"{report['load_seconds']:.2f} s",
         "prefill": f"{prefill['ms']:.0f} ms, {prefill['positions']} positions, {prefill['kept']} of them reused",
-        "first audio, warm": f"{first['warm_ms']:.0f} ms",
-        f"first audio, from {first['start']}": f"{first['from_start_seconds']:.2f} s",
+        "first sound, warm": f"{first['warm_ms']:.0f} ms",
+        f"first sound, from {first['start']}": f"{first['from_start_seconds']:.2f} s",
         "peak memory": "unknown" if report["peak_rss_gb"] is None else f"{report['peak_rss_gb']:.2f} GB",
     }
     if report["voice_seconds"] >= 0.01:
@@ -165,15 +165,15 @@ def _print_plan(report: Report) -> None:
 
 def _threads(report: Report) -> str:
     shares = report["side_by_side"]
-    beside = f" ({shares[0]}, and {shares[1]} for the codec in parallel)" if shares else ""
-    return f"threads: {report['threads']}{beside}"
+    split = f" ({shares[0]}, and {shares[1]} for the codec in parallel)" if shares else ""
+    return f"threads: {report['threads']}{split}"
 
 
 # -- the picture -----------------------------------------------------------------------------------------------------
 
 
 def _draw(report: Report, plot: Path) -> None:
-    """One frame as a stacked bar, beside the 80 ms it lasts; the codec's part below where it works at the same time."""
+    """One frame as a stacked bar, next to the 80 ms it lasts; the codec's time below, where it works in parallel."""
     with picture(plot, inches=(8, 2.2)) as figure:
         axes = figure.add_subplot()
         left, longest = 0.0, 0.0

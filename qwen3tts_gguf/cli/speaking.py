@@ -220,16 +220,16 @@ def speak(
         )
     spoken.require_end()
     if save_voice is not None:
-        said = live.so_far if live else content
-        kept = spoken.first if isinstance(spoken, Spoken) else (spoken.codes, said)
-        _keep(tts, *kept, save_voice, voice_options.voices, quiet)
+        words = live.so_far if live else content
+        reference = spoken.first if isinstance(spoken, Spoken) else (spoken.codes, words)
+        _save_voice(tts, *reference, save_voice, voice_options.voices, quiet)
 
 
 # -- with which model ------------------------------------------------------------------------------------------------
 
 
 def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
-    """The model asked for; nano where none is asked for and none lies in the usual folder."""
+    """The model that was named; nano if none was and none is in the default folder."""
     if (asked := model_or_nano(model, context)) is not None:
         return asked
     from ..model import nano
@@ -273,13 +273,13 @@ def _require_free(name: str, voices: Path | None) -> None:
         raise VoiceError(f"a voice named {name!r} exists already", hint=hint)
 
 
-def _keep(tts: TTS, codes: NDArray[np.int32], text: str, name: str, voices: Path | None, quiet: bool) -> None:
-    """The speech just made, as a reference for cloning with a Base model: what it said is known."""
+def _save_voice(tts: TTS, codes: NDArray[np.int32], text: str, name: str, voices: Path | None, quiet: bool) -> None:
+    """The speech just made, as a reference for cloning with a Base model: its words are known."""
     from ..voice.store import VoiceStore
     from ..voice.voice import Voice
 
-    kept = Voice.from_speech(codes, text, tts.codec_fingerprint)
-    path = VoiceStore(voices_folder(voices)).save(name, kept)
+    voice = Voice.from_speech(codes, text, tts.codec_fingerprint)
+    path = VoiceStore(voices_folder(voices)).save(name, voice)
     if not quiet:
         stderr.print(
             f"saved as voice {name!r} in {path.parent}: speak with a Base model and --voice {name!r}",

@@ -1,7 +1,7 @@
 """How fast a model speaks here, as plain data.
 
-    process start ─ load ─ voice ─ first utterance (its first frame: first audio from a cold start; the rest: warm-up)
-        ─ short utterances (first audio, warm) ─ one utterance of n_frames, handed out frame by frame (ms a frame)
+    process start ─ load ─ voice ─ first utterance (its first frame: first sound from a cold start; the rest: warm-up)
+        ─ short utterances (first sound, warm) ─ one utterance of n_frames, handed out frame by frame (ms per frame)
         ─ the same handed out as a whole (RTF)
 
 The end of speech is suppressed, so that runs compare whatever the weights would choose. The times of a frame's parts

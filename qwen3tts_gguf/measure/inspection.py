@@ -35,7 +35,7 @@ def verify_model(path: Path) -> dict[str, Any]:
     """The same, all tensors read -> {"files": [{"path", "groups"}], "problems": [..]}.
 
     A problem is a sentence about a file: its tensors are not those that were converted, are not numbers, or cannot be
-    told because no digests were recorded. Raises ModelFileError for a file that is no half of a model.
+    checked because no digests were recorded. Raises ModelFileError for a file of another kind.
     """
     files, problems = [], []
     for half in _halves(path):
@@ -67,8 +67,8 @@ def _talker_report(talker: TalkerFile) -> dict[str, Any]:
     vocabulary = Vocabulary(talker.file, talker.tokens)
     facts = {
         "name": talker.name,
-        "half": "talker",
-        "kind": talker.model_type or "not told",
+        "file": "talker",
+        "kind": talker.model_type or "not recorded",
         "size": talker.model_size,
         **_provenance(talker.file),
         "languages": vocabulary.spoken_languages(),
@@ -80,7 +80,7 @@ def _talker_report(talker: TalkerFile) -> dict[str, Any]:
 
 
 def _mmproj_report(mmproj: MmprojFile) -> dict[str, Any]:
-    facts: dict[str, Any] = {"half": "mmproj", **_provenance(mmproj.file)}
+    facts: dict[str, Any] = {"file": "mmproj", **_provenance(mmproj.file)}
     parts: dict[str, Any] = {
         "code predictor": mmproj.predictor,
         "codec decoder": mmproj.decoder,

@@ -80,7 +80,7 @@ class CodePredictor:
         """One frame for each lane.
 
         hidden: [lanes, talker_hidden], the talker's after its final norm. code0: [lanes]. requests: each lane's
-        settings and random numbers, of which a frame takes as many whatever the company, and none when greedy.
+        settings and random numbers, of which a frame takes as many with and without other lanes, and none when greedy.
         before_part: called every few steps, where the backend's threads may become more or fewer. A lane whose frame
         came out NaN or infinite has `damage` in it; the others are sound.
         """

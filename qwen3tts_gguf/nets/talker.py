@@ -13,7 +13,7 @@ Many sequences can be open, one for each speech:
     [out] = talker.step([(sequence, prompt[-1])])           # that row, and then one row per frame
     outs = talker.step([(sequence, row), (other, its_row)])
 
-What a sequence computes is equal, to the bit, whatever others there are and however many threads: a prompt's parts
+What a sequence computes is bit-identical whatever other sequences and however many threads there are: a prompt's slices
 depend on the prompt alone, and rows share a product only up to the width that leaves each row's rounding alone
 (widths.py). All of it is for one thread at a time.
 
@@ -118,7 +118,7 @@ class Talker:
         self._memory = TalkerMemory(new_context, model.config.context_length, n_threads, self._maker)
 
     def wait_until_loaded(self) -> Any:
-        """llama.cpp reads the weights while the caller goes on -> its llama_model. Raises BackendError."""
+        """llama.cpp reads the weights while the caller continues -> its llama_model. Raises BackendError."""
         assert self._loading, "the talker is closed"
         return self._loading.result().pointer
 

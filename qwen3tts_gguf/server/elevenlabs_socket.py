@@ -185,7 +185,7 @@ class _Session:
             await self._send_problem(output.problem, context)
 
     async def _send_audio(self, context: _Context, data: bytes) -> None:
-        """alignment is null: the model does not tell when it speaks which letter."""
+        """alignment is null: the model does not report when it speaks which letter."""
         if data:
             audio = base64.b64encode(data).decode()
             message = {"audio": audio, "isFinal": None, "alignment": None, "normalizedAlignment": None}

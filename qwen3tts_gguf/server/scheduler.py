@@ -203,7 +203,7 @@ class Scheduler:
     def enter(self, *, client: str, live: bool) -> Turn:
         """A place in the queue, at once. Leave it by leaving the turn's block, which must be entered.
 
-        client: whoever the request is from, a key or an address; clients take turns, and one that others wait beside
+        client: who sent the request, a key or an address; clients take turns, and one that is not alone in the queue
         gets at most half of the queue. live: somebody listens while it is made. Raises Problem (429, 503).
         """
         if self.is_stopping:

@@ -1,6 +1,6 @@
 """A text of any length as passages, each short enough to be spoken well.
 
-    text ──blank lines──> paragraphs ──sentencex, mended──> sentences ──packed──> passages
+    text ──blank lines──> paragraphs ──sentencex, joined──> sentences ──packed──> passages
 
 A passage is whole sentences of one paragraph, up to `MOST_LETTERS`. The first one is short, so that its sound comes
 early. A sentence that is longer is cut at a comma, else between words. Text that is still arriving goes through a
@@ -184,17 +184,17 @@ _HIRAGANA = re.compile(r"[\u3041-\u309f]")
 
 def _sentences(paragraph: str, language: str, most: int) -> list[str]:
     """A paragraph's sentences, with the spaces after them: joined, they are the paragraph."""
-    mended: list[str] = []
+    joined: list[str] = []
     n_open = 0
     for sentence in _segments(paragraph, language):
-        is_open = mended and not _is_long(mended[-1], most) and (n_open > 0 or _go_together(mended[-1], sentence))
+        is_open = joined and not _is_long(joined[-1], most) and (n_open > 0 or _go_together(joined[-1], sentence))
         if is_open:
-            mended[-1] += sentence
+            joined[-1] += sentence
         else:
-            mended.append(sentence)
+            joined.append(sentence)
             n_open = 0
         n_open += sum(_BRACKETS.get(letter, 0) for letter in sentence)
-    return mended
+    return joined
 
 
 def _segments(paragraph: str, language: str) -> Iterator[str]:

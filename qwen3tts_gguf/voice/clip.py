@@ -122,7 +122,7 @@ def rate_notes(rate_hz: int) -> tuple[Note, ...]:
     """Of a clip's own sample rate."""
     if rate_hz >= _MIN_RATE_HZ:
         return ()
-    message = f"the reference has {rate_hz} samples a second, and so no sound above {rate_hz / 2000:g} kHz"
+    message = f"the reference has {rate_hz} samples per second, and so no sound above {rate_hz / 2000:g} kHz"
     return (Note(message, "with a clip of 16 kHz or more the voice comes closer"),)
 
 
