@@ -232,6 +232,12 @@ def test_a_shipped_voice_is_shown(run: test_cli.Run, base: Path, store: VoiceSto
     assert is_one_error_line(run("voice", "show", "nobody", "-m", base))
 
 
+def test_a_shipped_voice_is_shown_without_a_model(run: test_cli.Run) -> None:
+    """nano, which then speaks, has voices of its own; the help's example is about one of the others."""
+    assert json.loads(run("voice", "show", "mika", "--json").out)["kind"] == "shipped"
+    assert json.loads(run("voice", "show", "f2", "--json").out)["origin"].startswith("espeak-ng")
+
+
 def test_nanos_voices_are_named_without_a_path(run: test_cli.Run) -> None:
     """In a folder without models, as after an installation."""
     result = run("speak", "Seven.", "--voice", "f2", "--seed", "1", "-o", "out.wav", "-q")

@@ -357,7 +357,7 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
         (["speak", "--save-voice", "../x"], "'../x' cannot be the name of a voice"),
         (
             ["speak", "--save-voice", "saved"],
-            "already: choose another name, or delete that voice: qwen3tts voice delete kept",
+            "already: choose another name, or delete that voice: qwen3tts voice delete saved",
         ),
         (["speak", "-m", "{custom}"], "needs a speaker: it has presets (--speaker): serena, vivian"),
         (["speak", "-m", "{custom}", *REF], "this model cannot clone"),

@@ -137,7 +137,7 @@ def _print(report: Report) -> None:
     stdout.print()
     _print_plan(report)
 
-    parts = Table("ms per frame, streamed", box=None, padding=(0, 2, 0, 0))
+    parts = Table("ms per frame, frame by frame", box=None, padding=(0, 2, 0, 0))
     for column in ("median", "p10", "p90"):
         parts.add_column(column, justify="right")
     for part, spread in report["frame_ms"].items():
@@ -145,8 +145,8 @@ def _print(report: Report) -> None:
     stdout.print(parts)
     stdout.print()
     stdout.print(
-        f"RTF {report['rtf']:.2f}: {report['work_seconds']:.2f} s for {report['audio_seconds']:.2f} s of speech "
-        f"({report['frames']} frames); {report['streamed']['rtf']:.2f} streamed",
+        f"RTF {report['rtf']:.2f}: {report['work_seconds']:.2f} s of work for {report['audio_seconds']:.2f} s of "
+        f"speech ({report['frames']} frames) wanted whole; RTF {report['streamed']['rtf']:.2f} frame by frame",
         soft_wrap=True,
     )
 
