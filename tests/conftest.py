@@ -97,7 +97,7 @@ def golden() -> Callable[[str], dict[str, Any]]:
 
 
 def beginning(tts: TTS, text: str, voice: Voice | None, options: SpeechOptions) -> Any:
-    """The first `options.max_frames` frames of a speech, as samples: of random weights, which come to no end."""
+    """The first `options.max_frames` frames of a speech, as samples: of random weights, which never end it."""
     with tts.utter(text, voice, options) as utterance:
         utterance.finish()
     return utterance.samples

@@ -79,7 +79,7 @@ def test_times_are_positive_and_add_up(report: Report) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="from /proc")
-def test_linux_tells_the_age_and_the_memory_of_the_process(report: Report) -> None:
+def test_linux_reports_the_age_and_the_memory_of_the_process(report: Report) -> None:
     assert report["first_audio"]["start"] == "process creation"
     assert 0 < report["first_audio"]["from_start_seconds"] < 1e6
     assert 0.01 < report["peak_rss_gb"] < report["machine"]["memory_gb"]
@@ -105,7 +105,7 @@ def test_long_runs_compare_early_and_late_frames(model: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "voice"), [("custom_voice", "preset"), ("voice_design", "description")])
-def test_every_kind_of_model_has_something_to_say(pair: Pair, kind: str, voice: str) -> None:
+def test_every_kind_of_model_is_measured_in_its_own_voice(pair: Pair, kind: str, voice: str) -> None:
     report = measure(pair(model_type=kind).talker, n_threads=1, n_frames=2)
     assert report["model"]["kind"] == kind and report["voice"]["kind"] == voice
 

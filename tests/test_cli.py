@@ -105,7 +105,7 @@ def test_speak_in_the_voice_of_a_clip(run: Run, model: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
-def test_the_suffix_says_the_format(run: Run, model: Path, tmp_path: Path, suffix: str) -> None:
+def test_the_suffix_decides_the_format(run: Run, model: Path, tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"speech{suffix}"
     assert run("speak", "Hello.", "-m", model, "-o", output, "-q", *SHORT).code == 0
     assert soundfile.info(output).format == {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}[suffix]
@@ -171,7 +171,7 @@ def test_the_model_may_be_in_the_environment(run: Run, model: Path, monkeypatch:
 # -- inspect -----------------------------------------------------------------------------------------------------------
 
 
-def test_inspect_tells_both_halves(run: Run, model: Path) -> None:
+def test_inspect_describes_both_files(run: Run, model: Path) -> None:
     report = json.loads(run("inspect", model.parent, "--json").out)
     talker, mmproj = report["files"]
     assert (talker["facts"]["file"], mmproj["facts"]["file"]) == ("talker", "mmproj")

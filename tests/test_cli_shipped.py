@@ -88,9 +88,7 @@ def listed(run: test_cli.Run, *options: object) -> list[dict[str, Any]]:
 # -- speaking ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_way_to_name_a_voice_is_the_librarys(
-    speak: Callable[..., Any], spoken: Callable[[Voice | None], Any]
-) -> None:
+def test_each_kind_of_voice_is_the_librarys(speak: Callable[..., Any], spoken: Callable[[Voice | None], Any]) -> None:
     by_default = spoken(None)
     assert speak() == by_default == spoken(Voice.shipped(NAMES[0]))
     assert speak("--voice", "none") == speak("--voice", "None") == spoken(Voice()) != by_default

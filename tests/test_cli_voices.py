@@ -74,7 +74,7 @@ def create(run: test_cli.Run, base: Path) -> Callable[..., Any]:
 # -- clips -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_way_to_give_the_transcript_says_the_same(speak: Callable[..., Any], place: Path) -> None:
+def test_every_source_of_the_transcript_gives_the_same_speech(speak: Callable[..., Any], place: Path) -> None:
     alone = speak("--voice", "ref.wav")
     assert HINT in speak.err
     spoken = speak("--voice", "ref.wav", "--ref-text", WORDS)
@@ -106,7 +106,7 @@ def test_a_warning_is_one_line(speak: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--ref-text", WORDS), ("--ref-text", WORDS, "--ref-pad", "0")], ids=len)
-def test_a_kept_voice_speaks_like_its_clip(
+def test_a_saved_voice_speaks_like_its_clip(
     speak: Callable[..., Any], create: Callable[..., Any], options: tuple[str, ...]
 ) -> None:
     result = create("Anna 1.0", *options)
@@ -200,7 +200,7 @@ def test_a_voice_is_overwritten_by_force_only(create: Callable[..., Any], place:
     assert VoiceStore(place / "voices").load("anna").transcript == WORDS
 
 
-def test_speaking_with_a_kept_voice_loads_no_encoder(
+def test_speaking_with_a_saved_voice_loads_no_encoder(
     speak: Callable[..., Any], create: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from qwen3tts_gguf.voice import encoder as voice
@@ -215,7 +215,9 @@ def test_speaking_with_a_kept_voice_loads_no_encoder(
     speak("--voice", "anna")
 
 
-def test_a_kept_voice_speaks_its_language_unless_asked(speak: Callable[..., Any], create: Callable[..., Any]) -> None:
+def test_a_saved_voice_speaks_its_language_unless_another_is_given(
+    speak: Callable[..., Any], create: Callable[..., Any]
+) -> None:
     create("anna", "-l", "fr")
     create("ben")
     assert np.array_equal(speak("--voice", "anna"), speak("--voice", "ben", "-l", "french"))
@@ -268,7 +270,7 @@ def test_presets_and_instructions(speak: Callable[..., Any], pair: Pair) -> None
     assert not np.array_equal(plain, slow)
 
 
-def test_a_designed_voice_is_kept_and_cloned_by_a_base_model(
+def test_a_designed_voice_is_saved_and_cloned_by_a_base_model(
     run: test_cli.Run, speak: Callable[..., Any], pair: Pair, place: Path
 ) -> None:
     design = pair(size="tiny-1.7b", model_type="voice_design").talker
@@ -284,7 +286,7 @@ def test_a_designed_voice_is_kept_and_cloned_by_a_base_model(
     assert is_one_error_line(result) and "a voice named 'keeper' exists already" in result.err
 
 
-def test_inspect_tells_what_a_model_accepts(run: test_cli.Run, pair: Pair) -> None:
+def test_inspect_lists_what_a_model_accepts(run: test_cli.Run, pair: Pair) -> None:
     custom = pair(model_type="custom_voice").talker
     facts = json.loads(run("inspect", custom, "--json").out)["files"][0]["facts"]
     assert (

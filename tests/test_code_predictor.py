@@ -164,7 +164,7 @@ def test_the_penalty_is_aware_of_the_sign(files: ModelFiles, hidden: NDArray[np.
     for row in hidden[:4]:
         codes = frame_of(predictor, row, sampling).codes
         for step, logits in enumerate(predictor.logits(row, codes)):
-            chosen = codes[1 : 1 + step]  # code 0 is of another codebook
+            chosen = codes[1 : 1 + step]  # code 0 belongs to another codebook
             logits[chosen] = np.where(logits[chosen] < 0, logits[chosen] * 1.5, logits[chosen] / 1.5)
             assert codes[1 + step] == logits.argmax()
 

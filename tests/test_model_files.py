@@ -364,7 +364,7 @@ def test_a_pair_without_extras_knows_its_languages(bare: ConvertedPair) -> None:
     assert vocabulary.languages == tiny.LANGUAGES and vocabulary.speakers == {}
 
 
-def test_a_pair_without_extras_says_the_same(bare: ConvertedPair, pair: Pair) -> None:
+def test_a_pair_without_extras_gives_the_same_speech(bare: ConvertedPair, pair: Pair) -> None:
     options = SpeechOptions(seed=1, max_frames=2, language="english")
     ours, theirs = (TTS(path, n_threads=1) for path in (pair().talker, bare.talker))
     assert theirs.kind == ours.kind == "base"

@@ -195,7 +195,7 @@ def test_every_sentence_of_nano_fits_its_budget_twice() -> None:
         assert 2 * 12.5 * sentence["seconds"] <= budget, sentence["text"]
 
 
-def test_who_changes_the_samples_of_a_stream_changes_nothing_else(never: TTS) -> None:
+def test_changing_the_samples_of_a_stream_changes_nothing_else(never: TTS) -> None:
     streamed = []
     with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=3)) as utterance:
         for samples in utterance:

@@ -178,7 +178,7 @@ def test_suppressed_tokens_are_never_chosen(draws: bool) -> None:
     assert not {one.choose(logits) for _ in range(200)} & set(SUPPRESSED)
 
 
-def test_the_same_seed_says_the_same_tokens() -> None:
+def test_the_same_seed_samples_the_same_tokens() -> None:
     def say(seed: int) -> list[int]:
         one = sampler(Sampling(repetition_penalty=1.05), seed)
         return [one.choose(logits_of(i)) for i in range(50)]

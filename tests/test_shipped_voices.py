@@ -1,4 +1,4 @@
-"""The voices that come with the package: who speaks by default, and what is encoded, cached and refused.
+"""The voices that come with the package: which is the default, and what is encoded, cached and refused.
 
 That the default voice is the official package's is held by golden/default_voice.npz.
 """

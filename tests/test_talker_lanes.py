@@ -113,7 +113,7 @@ def nano() -> Iterator[Talker]:
     ("type", "buffers"),
     [*((type, TalkerBuffers.REPACK) for type in TYPES), *((type, TalkerBuffers.PLAIN) for type in ("q4_0", "q4_k_m"))],
 )
-def test_company_and_threads_change_no_bit(pair: Pair, type: str, buffers: TalkerBuffers) -> None:
+def test_other_lanes_and_threads_change_no_bit(pair: Pair, type: str, buffers: TalkerBuffers) -> None:
     talker = Talker(TalkerFile(pair(type).talker), 1, buffers)
     expected = [alone(talker, speech) for speech in SPEECHES]
     found, n_most = in_company(talker, SPEECHES, seed=0)
@@ -122,7 +122,7 @@ def test_company_and_threads_change_no_bit(pair: Pair, type: str, buffers: Talke
     talker.close()
 
 
-def test_company_changes_no_bit_of_trained_weights(nano: Talker) -> None:
+def test_other_speeches_change_no_bit_with_trained_weights(nano: Talker) -> None:
     expected = [alone(nano, speech) for speech in SPEECHES]
     for seed in range(2):
         found, _ = in_company(nano, SPEECHES, seed)
@@ -341,7 +341,7 @@ def test_a_talker_closes_with_sequences_open(pair: Pair) -> None:
     sequence.close()
 
 
-def test_talkers_dropped_while_they_load_block_nobody(pair: Pair) -> None:
+def test_talkers_dropped_while_they_load_block_nothing(pair: Pair) -> None:
     program = """
 import gc, sys
 from pathlib import Path

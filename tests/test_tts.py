@@ -225,7 +225,7 @@ def test_two_interleaved_utterances_equal_the_separate_ones(single: TTS, voice: 
         assert np.array_equal(np.concatenate([pair[i] for pair in frames]), alone[i])
 
 
-def test_eight_threads_that_share_a_model_say_what_each_says_alone(ending: TTS) -> None:
+def test_eight_threads_that_share_a_model_speak_as_each_does_alone(ending: TTS) -> None:
     texts = ["One.", "Two, three.", "Four five six.", "你好。", "Five?", "Six!", "Seven or eight.", "The eighth."]
     alone = [ending.speak(text, options=SpeechOptions(seed=i)) for i, text in enumerate(texts)]
     found: dict[int, NDArray[np.float32]] = {}
@@ -318,7 +318,7 @@ def test_a_temperature_of_zero_points_to_greedy() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])
-def test_nothing_to_say_is_refused(single: TTS, text: str) -> None:
+def test_a_text_with_nothing_to_speak_is_refused(single: TTS, text: str) -> None:
     with pytest.raises(TextError, match="no text"):
         single.speak(text)
 

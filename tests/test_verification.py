@@ -216,7 +216,7 @@ def test_the_reference_chooses_the_voice_for_both(pair: Pair, f32: Path, q8_0: R
     assert in_context.codebooks != q8_0.codebooks and in_context.hidden_cosine > 0.99
 
 
-def test_the_clip_is_what_the_speaker_encoders_hear(pair: Pair, f32: Path, tmp_path: Path) -> None:
+def test_the_speaker_encoders_get_the_clip(pair: Pair, f32: Path, tmp_path: Path) -> None:
     other = changed(pair(), tmp_path, "a.conv1d.0.weight")
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, tiny.reference_clip(), 24_000)
@@ -291,7 +291,7 @@ def verify(run: test_cli.Run, f32: Path) -> Callable[..., SimpleNamespace]:
     return call
 
 
-def test_a_model_that_keeps_its_thresholds_ends_well(verify: Callable[..., SimpleNamespace], f32: Path) -> None:
+def test_a_model_that_meets_its_thresholds_ends_well(verify: Callable[..., SimpleNamespace], f32: Path) -> None:
     done = verify(f32, "--min-greedy", 1)
     assert (done.code, done.err) == (0, "")
     out = done.out.decode()

@@ -94,7 +94,7 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class VoiceOptions:
-    """Who speaks."""
+    """The voice to speak in."""
 
     voice: Annotated[
         str | None,

@@ -62,7 +62,7 @@ class Report:
     codebooks: tuple[Codebook, ...]
     """Sixteen."""
     snr_db: float
-    """Of the codec on the reference's codes, over all samples; infinity where both decode the very same."""
+    """Of the codec on the reference's codes, over all samples; infinity where both decode identical samples."""
     max_error: float
     """The largest difference of two samples in [-1, 1]."""
     speaker_cosine: float | None

@@ -27,7 +27,7 @@ class GroupReport:
     recorded: str
     """At conversion; empty where nothing was."""
     not_finite: tuple[str, ...]
-    """Tensors that hold NaN or infinity."""
+    """Tensors that contain NaN or infinity."""
 
     @property
     def verdict(self) -> str:

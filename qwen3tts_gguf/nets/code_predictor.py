@@ -10,8 +10,8 @@ Mirrors Qwen3TTSTalkerCodePredictorModelForConditionalGeneration and the loop of
 core/models/modeling_qwen3_tts.py). predictor_layers.py has weights and layers, graph_sampler.py the sampling,
 predictor_graph.py puts a frame together.
 
-Several speeches (lanes) share a graph, which reads each weight once for all of them. What a lane gets is equal, to the
-bit, to what it gets alone: its codes, its embedding, the sums of its logits.
+Several speeches (lanes) share a graph, which reads each weight once for all of them. What a lane gets is
+bit-identical to what it gets alone: its codes, its embedding, the sums of its logits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who speaks next, and who waits: turns on the engine's lanes, handed out on the event loop.
+"""Which request speaks next, and which wait: turns on the engine's lanes, handed out on the event loop.
 
     enter ──> queue (bounded; live first, then round robin by client) ──> turn: prepare, read ──> left, next one
 

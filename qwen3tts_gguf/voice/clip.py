@@ -24,7 +24,7 @@ __all__ = [
 REFERENCE_PAD_SECONDS = 0.5
 """Silence after the clip in its codes, without which its last sound runs into the speech (faster-qwen3-tts PR 9)."""
 MAX_REFERENCE_SECONDS = 30.0
-"""More reference does not sound closer, and all of it goes through the talker before the first sound."""
+"""More reference does not bring the voice closer, and all of it goes through the talker before the first sound."""
 SILENCE = 1e-4
 _GOOD_LENGTH = "a clip of 3 to 15 s of one speaker sounds better"
 
