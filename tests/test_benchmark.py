@@ -115,7 +115,7 @@ def test_a_voice_in_context_lengthens_the_prompt(model: Path, report: Report) ->
     cloned = measure(model, n_threads=1, n_frames=2, choose_voice=lambda _: voice)
     assert cloned["voice"] == {"kind": "in context", "reference_frames": 12}
     assert cloned["prefill"]["positions"] > report["prefill"]["positions"] + 12
-    assert 0 < report["prefill"]["kept"] < cloned["prefill"]["kept"] < cloned["prefill"]["positions"]
+    assert 0 < report["prefill"]["reused"] < cloned["prefill"]["reused"] < cloned["prefill"]["positions"]
     stepwise = measure(model, n_threads=1, n_frames=2, layout="stepwise", choose_voice=lambda _: voice)
     assert stepwise["layout"] == "stepwise" and stepwise["prefill"]["positions"] < cloned["prefill"]["positions"]
 

@@ -150,11 +150,11 @@ def test_the_shared_beginning_stays_when_a_sequence_is_closed(nano: Talker) -> N
     output(nano, other, Speech(100, 0, seed=1).rows(nano))
     other.close()
     before = began(nano, first, 90)
-    assert before.n_kept == 0
+    assert before.n_reused == 0
     output(nano, before, first)
     before.close()
     after = began(nano, second, 90)
-    assert after.n_kept == 88
+    assert after.n_reused == 88
     assert equal([output(nano, after, second)], [expected])
     after.close()
 
@@ -170,7 +170,7 @@ def test_the_shared_beginning_is_copied_from_a_sequence_that_is_open(nano: Talke
     for row in Speech(50, 0, seed=1).rows(nano):
         nano.step([(before, row)])
     after = began(nano, second, 90)
-    assert after.n_kept == 88
+    assert after.n_reused == 88
     assert equal([output(nano, after, second)], [expected])
     before.close()
     after.close()
@@ -206,7 +206,7 @@ def test_another_beginning_is_computed(nano: Talker) -> None:
     different[0, 0] += 1
     for n_shared, prompt in ((90, different), (60, first), (0, first)):
         after = began(nano, prompt, n_shared)
-        assert after.n_kept == 0
+        assert after.n_reused == 0
         after.close()
     before.close()
 
@@ -269,7 +269,7 @@ def test_what_is_kept_of_a_large_burst_is_the_last_beginning(nano: Talker) -> No
         sequence.close()
     assert nano.n_cells == 512
     again = began(nano, prompt[:200], 90)
-    assert again.n_kept == 88
+    assert again.n_reused == 88
     again.close()
 
 

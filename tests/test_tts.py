@@ -194,14 +194,14 @@ def test_the_beginning_of_a_prompt_is_computed_once_per_voice(single: TTS, voice
     def first_frame(text: str, voice: Voice) -> tuple[int, NDArray[np.float32]]:
         with single.utter(text, voice, options(max_frames=1, layout=layout)) as utterance:
             utterance.finish()
-        return utterance.timings.prompt_kept, utterance.samples
+        return utterance.timings.prompt_reused, utterance.samples
 
     first_frame(TEXT, voice)
     for other in (in_context, voice):  # each is new after the other
         _, expected = first_frame(TEXT, other)
         first_frame("Something else.", other)
-        n_kept, samples = first_frame(TEXT, other)
-        assert n_kept > 7 and np.array_equal(samples, expected)
+        n_reused, samples = first_frame(TEXT, other)
+        assert n_reused > 7 and np.array_equal(samples, expected)
 
 
 def test_the_speech_does_not_depend_on_earlier_speech(single: TTS, voice: Voice) -> None:

@@ -209,7 +209,7 @@ def _voices(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
 
 
 def _provenance(writer: gguf.GGUFWriter, checkpoint: Checkpoint, sha256: Mapping[str, str]) -> None:
-    """What the pair was made from and by; in both files, so that halves of different pairs can be distinguished."""
+    """What the pair was made from and by; in both files, so that files of different pairs can be distinguished."""
     writer.add_string(Key.MODEL_TYPE, checkpoint.model_type)
     writer.add_string(Key.MODEL_SIZE, checkpoint.model_size)
     writer.add_string(Key.SOURCE, checkpoint.source)

@@ -122,7 +122,7 @@ def _print(report: Report) -> None:
         "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
         "voice": f"{voice['kind']}{reference}, layout {report['layout']}",
         "load": f"{report['load_seconds']:.2f} s",
-        "prefill": f"{prefill['ms']:.0f} ms, {prefill['positions']} positions, {prefill['kept']} of them reused",
+        "prefill": f"{prefill['ms']:.0f} ms, {prefill['positions']} positions, {prefill['reused']} of them reused",
         "first sound, warm": f"{first['warm_ms']:.0f} ms",
         f"first sound, from {first['start']}": f"{first['from_start_seconds']:.2f} s",
         "peak memory": "unknown" if report["peak_rss_gb"] is None else f"{report['peak_rss_gb']:.2f} GB",

@@ -230,7 +230,7 @@ class Spoken:
 def _write_passages(
     reading: Reading, target: SoundTarget, spoken: Spoken, advance: Callable[[int], None], keep_partial: bool
 ) -> None:
-    passages = _begun(reading)
+    passages = _started(reading)
     with target.opened(keep_partial=keep_partial) as sink:
         for passage in passages:
             sink.write(passage.sound)
@@ -241,7 +241,7 @@ def _write_passages(
 def _write_sounds(
     reading: Reading, target: SoundTarget, spoken: Spoken, advance: Callable[[int], None], keep_partial: bool
 ) -> None:
-    sounds = _begun(reading.stream())
+    sounds = _started(reading.stream())
     with target.opened(keep_partial=keep_partial) as sink:
         for sound in sounds:
             sink.write(sound.samples)
@@ -250,7 +250,7 @@ def _write_sounds(
                 advance(len(sound.text) if is_new else 0)
 
 
-def _begun(sounds: Iterable[Made]) -> Iterator[Made]:
+def _started(sounds: Iterable[Made]) -> Iterator[Made]:
     """The same, the first one made: what is refused is refused before anything is written."""
     iterator = iter(sounds)
     return chain([next(iterator)], iterator)

@@ -175,7 +175,7 @@ def speak(
         live_in_context=live_options.live_in_context,
         retries=retries if target.is_whole else 0, **vars(sampling),
     )  # fmt: skip
-    there = _model_there_is(model, context, quiet)
+    there = _chosen_model(model, context, quiet)
     tts = TTS(
         there,
         mmproj=mmproj,
@@ -196,7 +196,7 @@ def speak(
     live, attempts = None, tts.attempts(content, voice, options)
     arriving: Iterable[str] | None = None
     if live_options.live:
-        by_sentence, pieces = live_options.comes_by_sentence(tts, needs_codes=needs_codes, quiet=quiet)
+        by_sentence, pieces = live_options.by_sentence_and_text(tts, needs_codes=needs_codes, quiet=quiet)
         if by_sentence:
             arriving = pieces
         else:
@@ -228,7 +228,7 @@ def speak(
 # -- with which model ------------------------------------------------------------------------------------------------
 
 
-def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
+def _chosen_model(model: Path, context: typer.Context, quiet: bool) -> Path:
     """The model that was named; nano if none was and none is in the default folder."""
     if (asked := model_or_nano(model, context)) is not None:
         return asked

@@ -233,7 +233,7 @@ class Engine:
         lane.sequence = self._talker.open()
         started = time.perf_counter()
         lane.slices.extend(lane.sequence.start(prompt.embeddings, prompt.n_shared))
-        lane.timings.prompt_positions, lane.timings.prompt_kept = len(prompt.embeddings), lane.sequence.n_kept
+        lane.timings.prompt_positions, lane.timings.prompt_reused = len(prompt.embeddings), lane.sequence.n_reused
         lane.timings.prompt += time.perf_counter() - started
         is_alone = all(other.sequence is None or other is lane for other in self._lanes)
         self._codec.prime(lane, in_parallel=not is_alone)

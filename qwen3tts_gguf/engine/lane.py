@@ -58,7 +58,7 @@ class Timings:
     """
 
     prompt_positions: int = 0
-    prompt_kept: int = 0
+    prompt_reused: int = 0
     """Positions of the prompt that were known from an earlier speech in the same voice."""
     prompt: float = 0.0
     talker: list[float] = field(default_factory=list)

@@ -26,7 +26,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
     """
     return {
         "files": [
-            _talker_report(half) if isinstance(half, TalkerFile) else _mmproj_report(half) for half in _halves(path)
+            _talker_report(file) if isinstance(file, TalkerFile) else _mmproj_report(file) for file in _files(path)
         ]
     }
 
@@ -38,8 +38,8 @@ def verify_model(path: Path) -> dict[str, Any]:
     checked because no digests were recorded. Raises ModelFileError for a file of another kind.
     """
     files, problems = [], []
-    for half in _halves(path):
-        file = half.file
+    for each in _files(path):
+        file = each.file
         groups = [{**asdict(group), "verdict": group.verdict} for group in verify_tensors(file)]
         files.append({"path": str(file.path), "groups": groups})
         verdicts = {group["name"]: group["verdict"] for group in groups if group["verdict"] != SOUND}
@@ -54,7 +54,7 @@ def verify_model(path: Path) -> dict[str, Any]:
     return {"files": files, "problems": problems}
 
 
-def _halves(path: Path) -> list[TalkerFile | MmprojFile]:
+def _files(path: Path) -> list[TalkerFile | MmprojFile]:
     path = nano.resolved(path)
     if path.is_dir():
         pair = ModelFiles(path)

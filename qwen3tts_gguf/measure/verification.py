@@ -104,8 +104,8 @@ def compare(
 
 
 def _require_same_checkpoint(model: ModelFiles, against: ModelFiles, unrecorded: bool) -> None:
-    halves = (model.talker.file, against.talker.file), (model.mmproj.file, against.mmproj.file)
-    for ours, theirs in halves:
+    files = (model.talker.file, against.talker.file), (model.mmproj.file, against.mmproj.file)
+    for ours, theirs in files:
         for file in ours, theirs:
             if not unrecorded and not file.strings(Key.SOURCE_SHA256):
                 raise ModelFileError(

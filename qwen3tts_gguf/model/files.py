@@ -1,6 +1,6 @@
 """The two files of a model: found, opened, and compared with the schema.
 
-What llama.cpp or ggml would abort on (a missing tensor, a wrong shape, halves of different models) ends here as a
+What llama.cpp or ggml would abort on (a missing tensor, a wrong shape, files of different models) ends here as a
 ModelFileError; only files that passed are handed to native code.
 """
 
@@ -43,9 +43,9 @@ class ModelFiles:
     def __init__(self, path: Path, mmproj: Path | None = None) -> None:
         self.talker = TalkerFile(find_talker(path))
         self.mmproj = MmprojFile(mmproj or find_mmproj(self.talker.file.path))
-        self._check_halves_match()
+        self._check_they_match()
 
-    def _check_halves_match(self) -> None:
+    def _check_they_match(self) -> None:
         talker, mmproj = self.talker, self.mmproj
         theirs = f"{mmproj.file.path.name} belongs to another model than {talker.file.path.name}"
         if mmproj.predictor.talker_hidden != talker.config.hidden:

@@ -213,7 +213,7 @@ class TalkerSequence:
         self._talker = talker
         self._slot: Slot | None = None
         self._closed = False
-        self.n_kept = 0
+        self.n_reused = 0
         """Positions of the prompt that were there already, from another sequence."""
 
     @property
@@ -235,8 +235,8 @@ class TalkerSequence:
         memory, slices = self._talker._memory, self._talker.slices(len(prompt), n_shared)
         prefix = prompt[: _shared_part(len(prompt), n_shared)].copy()
         self._slot = memory.begin(len(prompt), prefix)
-        self.n_kept = self._slot.n_positions
-        return [part for part in slices if part.start >= self.n_kept]
+        self.n_reused = self._slot.n_positions
+        return [part for part in slices if part.start >= self.n_reused]
 
     def prefill(self, rows: Rows) -> None:
         """rows [n, hidden], the next part of a prompt. Raises BackendError."""

@@ -103,17 +103,17 @@ class Splitter:
         if is_end:
             yield from self._closed(text[start:])
             return
-        text, begun = _without_begun_word(text[start:])
+        text, last_word = _without_last_word(text[start:])
         if units := self._units(text):
             n_ready = _n_ready(units, self._most)
-            self._rest = "".join(units[n_ready:]) + begun
+            self._rest = "".join(units[n_ready:]) + last_word
             for unit in units[:n_ready]:
                 yield unit, "sentence"
             while self._split in ("auto", "sentence") and len(self._rest) > 2 * self._most:
                 head, self._rest = _cut(self._rest, self._most)
                 yield head, "clause"
         else:
-            self._rest = begun
+            self._rest = last_word
 
     def _closed(self, paragraph: str) -> Iterator[tuple[str, Boundary]]:
         """All units of a paragraph that is complete."""
@@ -187,7 +187,7 @@ def _sentences(paragraph: str, language: str, most: int) -> list[str]:
     joined: list[str] = []
     n_open = 0
     for sentence in _segments(paragraph, language):
-        is_open = joined and not _is_long(joined[-1], most) and (n_open > 0 or _go_together(joined[-1], sentence))
+        is_open = joined and not _is_long(joined[-1], most) and (n_open > 0 or _belong_together(joined[-1], sentence))
         if is_open:
             joined[-1] += sentence
         else:
@@ -209,7 +209,7 @@ def _segments(paragraph: str, language: str) -> Iterator[str]:
         yield from found
 
 
-def _go_together(before: str, after: str) -> bool:
+def _belong_together(before: str, after: str) -> bool:
     """Whether two of sentencex's sentences are one."""
     if not _is_spoken(before) or not _is_spoken(after):
         return True
@@ -223,7 +223,7 @@ def _is_long(text: str, most: int) -> bool:
     return n_letters(text[: most + 1]) > most
 
 
-def _without_begun_word(text: str) -> tuple[str, str]:
+def _without_last_word(text: str) -> tuple[str, str]:
     """A text that goes on -> the same up to its last word, and that word, which may be an opening quotation mark."""
     end = len(text) - 1
     while end > max(0, len(text) - _WORD_LETTERS) and not text[end - 1].isspace():
