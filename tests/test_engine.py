@@ -452,7 +452,7 @@ process = psutil.Process()
 tts = TTS(sys.argv[1], n_threads=1, n_lanes=4)
 
 def burst():
-    utterances = [tts.utter("word " * 300, None, SpeechOptions(seed=i, max_frames=6)) for i in range(32)]
+    utterances = [tts.utter("word " * 300, None, SpeechOptions(seed=i, max_frames=2)) for i in range(24)]
     readers = [threading.Thread(target=utterance.finish) for utterance in utterances]
     for reader in readers:
         reader.start()
