@@ -264,7 +264,7 @@ def adapter(folder: Path) -> None:
     [
         (
             without_codec,
-            "the folder speech_tokenizer, which holds the codec, is missing",
+            "the folder speech_tokenizer, which contains the codec, is missing",
             "copy it from the checkpoint",
         ),
         (pickled, "pytorch_model.bin is a pickle, only safetensors are converted", "save_pretrained"),

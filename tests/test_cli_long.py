@@ -179,7 +179,7 @@ def test_a_passage_that_never_ends_fails_the_reading_unless_partial_is_kept(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "-f", "story.txt"], "--file is the text"),
+        (["a", "-f", "story.txt"], "--file gives the text"),
         (["-f", "absent.txt"], "absent.txt: no such file"),
         (["a", "--pause", "long"], "--pause takes seconds"),
         (["a", "--pause", "61"], "--pause must be 0 to 60 s"),

@@ -82,7 +82,7 @@ class LongTextOptions:
     def text(self, argument: str | None) -> str:
         """What to speak: the argument, a file, or stdin. Raises TextError, OptionError."""
         if self.file is not None and argument is not None:
-            raise OptionError("--file is the text: leave out the other one")
+            raise OptionError("--file gives the text: leave out the argument TEXT")
         if self.file is None and argument is None:
             raise UsageError("Missing text: give it as an argument, by --file, or - for standard input.")
         if argument == "-" or str(self.file) == "-":

@@ -122,7 +122,7 @@ class Plan:
         predictor = ", else ".join(self.predictor) or "plain"
         return {
             "row": self.row,
-            "buffers": ", ".join(f"{name} {verdict.value}" for name, verdict in self.verdicts.items()) or "none",
+            "buffers": ", ".join(f"{name} {_IN_WORDS[verdict]}" for name, verdict in self.verdicts.items()) or "none",
             "talker": self.talker.value,
             "predictor": f"{predictor}, single rows" if self.single_rows else predictor,
             "codec": f"{_name(self.codec)}, {self.frames_at_once} frames at once",
@@ -157,6 +157,8 @@ class _Row:
     frames_at_once: int = 4  # up to the first block: 13.0 -> 9.1 ms per frame on Zen 4
     lanes_worth_it: int = 4
 
+
+_IN_WORDS = {Verdict.WORKS: "works", Verdict.ROWS: "works for single rows only", Verdict.OFF: "is not used"}
 
 # Figures: ms per frame at the 0.6B geometry, one lane, 2 threads, unless said otherwise. "Xeon" is an Intel Xeon with
 # AMX, 2 cores; "Zen 4" an AMD EPYC, 2 cores.
