@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from .engine.utterance import Utterance
 from .errors import NoEndOfSpeech, Note, UsageError
 from .handover import Handover
 from .model.schema import SAMPLE_RATE_HZ
-from .speech.edges import EdgeTrimmer
+from .speech.edges import EdgeTrimmer, trimmed
 from .speech.options import SpeechOptions
 from .speech.passages import Boundary, Split
 from .speech.script import PAUSES, Line, pauses_in_samples, script
@@ -34,7 +35,7 @@ from .tts import TTS
 from .voice.compatibility import BASE, VOICE_DESIGN
 from .voice.voice import Voice
 
-__all__ = ["Passage", "Reading", "Sound", "read"]
+__all__ = ["Passage", "PassageStore", "Reading", "Sound", "read"]
 
 _MOST_AHEAD = 125
 """Frames of a stream that may wait for its reader, 10 s: the next passage is begun before this one was played."""
@@ -106,6 +107,7 @@ def read(
     split: Split = "auto",
     pause: float | tuple[float, float] = PAUSES,
     keep_unended: bool = False,
+    store: PassageStore | None = None,
 ) -> Reading:
     """Speak a text of any length in one voice.
 
@@ -124,19 +126,32 @@ def read(
         pause: seconds after a sentence, and after a paragraph; one number is for both. Half of the first follows a
             passage that stops inside a sentence. Pauses inside a passage are the model's own.
         keep_unended: hand out what was spoken of a passage whose attempts all failed, with a note, and go on.
+        store: keeps passages between readings that may be stopped; `stream` does not use it.
 
     Raises TextError, OptionError; while it is read NoEndOfSpeech. The text is split at once, nothing else is computed
     before the first read.
     """
-    return Reading(tts, text, voice, options, split=split, pause=pause, keep_unended=keep_unended)
+    return Reading(tts, text, voice, options, split=split, pause=pause, keep_unended=keep_unended, store=store)
+
+
+class PassageStore(Protocol):
+    """Samples [n] of passages, as trimmed, of one model, voice and set of options. Called from several threads."""
+
+    def load(self, line: Line) -> NDArray[np.float32] | None: ...
+
+    def save(self, line: Line, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns what `load` will return from now on."""
 
 
 @dataclass(frozen=True)
 class _Spoken:
-    """A passage that was spoken."""
+    """A passage that was spoken, or loaded."""
 
-    utterance: Utterance
-    notes: tuple[Note, ...]
+    samples: NDArray[np.float32]
+    codes: NDArray[np.int32]
+    seed: int
+    ended: bool
+    notes: tuple[Note, ...] = ()
 
 
 _DRIFT = Note(
@@ -159,11 +174,12 @@ class Reading:
         split: Split,
         pause: float | tuple[float, float],
         keep_unended: bool,
+        store: PassageStore | None,
     ) -> None:
         self.seed = secrets.randbits(32) if options.seed is None else options.seed
         """Makes the same reading again."""
         self._tts, self._voice, self._options = tts, voice, options
-        self._keep_unended = keep_unended
+        self._keep_unended, self._store = keep_unended, store
         self._pauses = pauses_in_samples(pause)
         self._lines = script(text, split, options.language, self.seed, shares_seed=tts.kind == VOICE_DESIGN)
         self._voice_is_to_come = False
@@ -204,7 +220,9 @@ class Reading:
             threads.shutdown(cancel_futures=True)
 
     def _spoken(self, line: Line) -> _Spoken:
-        """Speak a passage whole, retried where it does not end; in any thread."""
+        """Speak a passage whole, retried where it does not end, unless it is in the store; in any thread."""
+        if self._store and not self._voice_is_to_come and (samples := self._store.load(line)) is not None:
+            return _Spoken(samples, np.zeros((0, 16), np.int32), line.seed, ended=True)
         notes: list[Note] = []
         n_failed = 0
         for utterance in self._tts.attempts(line.text, self._voice, self._options_of(line)):
@@ -219,20 +237,20 @@ class Reading:
         if n_failed:
             what = "was spoken again with another seed" if utterance.ended else "is incomplete or has noise"
             notes.append(Note(f"passage {line.index + 1} did not end ({n_failed} times) and {what}"))
-        return _Spoken(utterance, tuple(notes))
+        samples = utterance.samples if line.is_all else trimmed(utterance.samples)
+        if self._store and utterance.ended:
+            samples = self._store.save(line, samples)
+        return _Spoken(samples, utterance.codes, utterance.seed, utterance.ended, tuple(notes))
 
     def _passage(self, line: Line, spoken: _Spoken) -> Passage:
-        utterance, samples = spoken.utterance, spoken.utterance.samples
-        if not line.is_all:
-            trimmer = EdgeTrimmer()
-            samples = np.concatenate([trimmer.feed(samples), trimmer.end()])
         pause = self._pause_before(line)
         start = self._position + pause
-        self._position = start + len(samples)
-        self._carry_on(line, utterance)
+        self._position = start + len(spoken.samples)
+        self._carry_on(line, spoken)
         return Passage(
-            index=line.index, text=line.text, boundary=line.boundary, pause=pause, start=start, samples=samples,
-            codes=utterance.codes, seed=utterance.seed, ended=utterance.ended, notes=self._new(line, spoken.notes),
+            index=line.index, text=line.text, boundary=line.boundary, pause=pause, start=start,
+            samples=spoken.samples, codes=spoken.codes, seed=spoken.seed, ended=spoken.ended,
+            notes=self._new(line, spoken.notes),
         )  # fmt: skip
 
     # -- a stream ------------------------------------------------------------------------------------------------------
@@ -305,11 +323,11 @@ class Reading:
         voice = self._tts.resolve(self._voice)
         self._voice_is_to_come = self._tts.kind == BASE and not voice.is_clone
 
-    def _carry_on(self, line: Line, utterance: Utterance) -> None:
+    def _carry_on(self, line: Line, spoken: _Spoken | Utterance) -> None:
         """Speak the other passages in the voice of the first one, where the model chose it."""
-        if self._voice_is_to_come and utterance.ended:
+        if self._voice_is_to_come and spoken.ended:
             language = None if self._voice is None else self._voice.language
-            voice = Voice.from_speech(utterance.codes, line.text, self._tts.codec_fingerprint)
+            voice = Voice.from_speech(spoken.codes, line.text, self._tts.codec_fingerprint)
             self._voice, self._voice_is_to_come = replace(voice, language=language, notes=()), False
 
     def _new(self, line: Line, notes: tuple[Note, ...]) -> tuple[Note, ...]:

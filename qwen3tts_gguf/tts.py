@@ -124,6 +124,11 @@ class TTS:
         self._prompts = PromptBuilder(self.engine.talker, tokenizer, self.vocabulary)
         return_freed_memory()
 
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The talker file and the mmproj file."""
+        return self._files.talker.file.path, self._files.mmproj.file.path
+
     # -- voices --------------------------------------------------------------------------------------------------------
 
     @property

@@ -16,7 +16,7 @@ FOLDERS = {"qwen3tts_gguf": ROOT / "qwen3tts_gguf", "qwen3tts_convert": ROOT / "
 ROWS = (
     "qwen3tts_gguf.__main__",
     "qwen3tts_gguf.cli",
-    "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
+    "qwen3tts_gguf.cli.books  qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting",
     "qwen3tts_gguf.cli.speech_output",
     "qwen3tts_gguf.cli.long_text",
@@ -29,6 +29,12 @@ ROWS = (
     "qwen3tts_gguf.measure.benchmark  qwen3tts_gguf.measure.summary",
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
     "qwen3tts_gguf.measure",
+    "qwen3tts_gguf.book.production",
+    "qwen3tts_gguf.book.chapters  qwen3tts_gguf.book.m4b  qwen3tts_gguf.book.naming",
+    "qwen3tts_gguf.book.epub  qwen3tts_gguf.book.plain  qwen3tts_gguf.book.tagging  qwen3tts_gguf.book.workplace",
+    "qwen3tts_gguf.book.archive  qwen3tts_gguf.book.page",
+    "qwen3tts_gguf.book.contents  qwen3tts_gguf.book.encoding",
+    "qwen3tts_gguf.book",
     "qwen3tts_gguf.reading",
     "qwen3tts_gguf.tts",
     "qwen3tts_gguf.engine.utterance  qwen3tts_gguf.engine.forced",
@@ -133,6 +139,8 @@ HOMES = {
     "gguf": ("qwen3tts_convert.",),
     "huggingface_hub": ("qwen3tts_convert.hub",),
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
+    "av": ("qwen3tts_gguf.book.m4b",),
+    "mutagen": ("qwen3tts_gguf.book.m4b", "qwen3tts_gguf.book.tagging"),
     "torch": (),
 }
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ..tts import TTS, Utterance
     from ..voice.voice import Voice
 
-__all__ = ["LayoutOption", "TextLayout", "speak"]
+__all__ = ["LayoutOption", "TextLayout", "model_there_is", "speak", "with_words"]
 
 
 class TextLayout(str, Enum):
@@ -176,7 +176,7 @@ def speak(
         live_in_context=live_options.live_in_context,
         retries=retries if target.is_whole else 0, **vars(sampling),
     )  # fmt: skip
-    there = _model_there_is(model, context, quiet)
+    there = model_there_is(model, context, quiet)
     tts = TTS(
         there,
         mmproj=mmproj,
@@ -188,7 +188,7 @@ def speak(
     )
     if speaker is None:
         voice_options = voice_options.or_preferred(tts)
-    voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
+    voice = with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
     live, attempts = None, tts.attempts(content, voice, options)
@@ -226,7 +226,7 @@ def speak(
 # -- with which model ------------------------------------------------------------------------------------------------
 
 
-def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
+def model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
     """The model asked for; nano where none is asked for and none lies in the usual folder."""
     if (asked := model_or_nano(model, context)) is not None:
         return asked
@@ -252,7 +252,7 @@ def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
 # -- who speaks ------------------------------------------------------------------------------------------------------
 
 
-def _with_words(voice: Voice | None, speaker: str | None, instruct: str | None) -> Voice | None:
+def with_words(voice: Voice | None, speaker: str | None, instruct: str | None) -> Voice | None:
     from ..voice.voice import Voice
 
     if speaker is not None:
