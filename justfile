@@ -27,6 +27,10 @@ nano reference:
 cpus *variants:
     python tests/cpus.py {{variants}}
 
+# Build the source distribution and the wheel, check them, and try the wheel in a bare environment
+release:
+    python tests/release.py
+
 # Make models/voices again: espeak-ng, a package registry, a few minutes
 voices:
     sh models/voices/recipe/make.sh
@@ -39,10 +43,6 @@ fuzz:
 # What people bring, through the command line; FOLDER holds make_clips.py and make_checkpoints.py
 field folder:
     python benchmarks/field.py {{folder}}
-
-# Write docs/commands.md, after a change to a command's help
-help:
-    python tests/command_page.py
 
 # Style and types
 lint:

@@ -75,7 +75,7 @@ def _unreadable(path: Path) -> AudioError:
         return AudioError(f"{path}: no such file")
     except OSError as error:
         return AudioError(f"{path}: cannot be read ({error.strerror})")
-    return AudioError(f"{path}: it cannot be read as audio, because {what}", hint=hint)
+    return AudioError(f"{path}: not an audio file that can be read, because {what}", hint=hint)
 
 
 _DEAD, _CANCELLED = 1e-4, 0.1

@@ -111,6 +111,8 @@ class TTS:
         self._compatibility = Compatibility(files, self.vocabulary)
         self.kind = self._compatibility.kind
         """"base", "custom_voice" or "voice_design"."""
+        self.follows_instructions = self._compatibility.follows_instructions
+        """Whether `Voice.instruct` is taken: not by Base models, nor by the 0.6B CustomVoice."""
         self.codec_fingerprint = self._compatibility.codec
         self._shipped = ShippedVoices(files, self.voice_encoder, can_clone=self.kind == BASE)
         self.default_voice: Voice | None = self._shipped.default

@@ -22,11 +22,13 @@ def whole_file(path: Path, *, keep_partial: bool = False) -> Iterator[Path]:
     keep_partial: it becomes `path` in any case. Raises OSError.
     """
     unfinished = unfinished_path(path)
-    is_whole = False
     try:
-        yield unfinished
-        is_whole = True
+        try:
+            yield unfinished
+        except BaseException:
+            if keep_partial and unfinished.exists():
+                unfinished.replace(path)
+            raise
+        unfinished.replace(path)
     finally:
-        if is_whole or (keep_partial and unfinished.exists()):
-            unfinished.replace(path)
         unfinished.unlink(missing_ok=True)

@@ -133,7 +133,7 @@ def test_codes_and_a_voice_are_saved_of_a_long_text(run: Run, story: Path, tmp_p
     )  # fmt: skip
     assert result.code == 0, result.err
     codes = np.load(tmp_path / "a.npy")
-    assert codes.shape[1] == 16 and 0 < len(codes) * 1920 - len(sound(tmp_path / "a.wav")) < len(codes) * 1920 / 2
+    assert codes.shape[1] == 16 and 0 <= len(codes) * 1920 - len(sound(tmp_path / "a.wav")) < len(codes) * 1920 / 2
     assert run("voice", "show", "anna", *voices).code == 0
 
 
@@ -180,7 +180,6 @@ def test_a_passage_that_never_ends_fails_the_reading_unless_partial_is_kept(
     ("arguments", "message"),
     [
         (["a", "-f", "story.txt"], "--file is the text"),
-        ([], "there is no text to speak"),
         (["-f", "absent.txt"], "absent.txt: cannot be read"),
         (["a", "--pause", "long"], "--pause takes seconds"),
         (["a", "--pause", "61"], "--pause must be 0 to 60 s"),
@@ -188,7 +187,6 @@ def test_a_passage_that_never_ends_fails_the_reading_unless_partial_is_kept(
         (["a", "--subtitles", "a.txt"], "saved as .srt or .vtt"),
         (["a", "--subtitles", "a.srt", "--split", "line"], "--subtitles has a cue per sentence"),
         (["a", "-o", "-", "--format", "opus"], "opus cannot be streamed"),
-        (["One. Two.", "--split", "sentence", "-o", "-", "--codes", "c.npy"], "--codes and --save-voice need"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_before_a_model_is_loaded(
@@ -198,6 +196,11 @@ def test_what_does_not_fit_together_is_refused_before_a_model_is_loaded(
     result = run("speak", *arguments, "-m", "absent.gguf")
     assert result.code == 1 and result.out == b"" and message in result.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_stream_of_passages_has_no_codes(run: Run, tmp_path: Path) -> None:
+    result = run("speak", STORY, *NANO, "--split", "sentence", "-o", "-", "--codes", tmp_path / "codes.npy")
+    assert result.code == 1 and result.out == b"" and "--codes and --save-voice need a text in one" in result.err
 
 
 def test_a_machine_without_a_player_is_told_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_formats_are_named_with_the_command_that_makes_a_wav(
     path.write_bytes(content)
     with pytest.raises(AudioError) as caught:
         read_audio(path)
-    assert str(caught.value).startswith(f"{path}: it cannot be read as audio, because {message}")
+    assert str(caught.value).startswith(f"{path}: not an audio file that can be read, because {message}")
     assert caught.value.hint == f"make a WAV of it: ffmpeg -i {path} -vn {path.with_suffix('.wav')}"
 
 

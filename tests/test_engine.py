@@ -463,7 +463,7 @@ def test_a_burst_of_long_speeches_leaves_memory_and_threads_as_they_were(pair: P
         for _ in range(20_000):  # a thread that was joined takes a moment to leave the system
             if process.num_threads() <= threads:
                 break
-        assert (process.num_threads(), process.num_fds()) == (threads, files)
+        assert process.num_threads() <= threads and process.num_fds() <= files
 
 
 def test_sixty_different_top_k_cost_no_memory(pair: Pair) -> None:

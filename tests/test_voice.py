@@ -187,8 +187,8 @@ def test_a_speech_just_made_is_a_reference(tts: TTS) -> None:
     [
         (np.zeros(0, np.float32), "silent"),
         (np.zeros(RATE_HZ, np.float32), "silent"),
-        (np.where(np.arange(RATE_HZ) == 9, np.nan, CLIP[:RATE_HZ]), "not numbers"),
-        (np.where(np.arange(RATE_HZ) == 9, np.inf, CLIP[:RATE_HZ]), "not numbers"),
+        (np.where(np.arange(RATE_HZ) == 9, np.nan, CLIP[:RATE_HZ]), "NaN or infinite"),
+        (np.where(np.arange(RATE_HZ) == 9, np.inf, CLIP[:RATE_HZ]), "NaN or infinite"),
         (CLIP[:1], r"silent|at least 0\.05 s"),
         (CLIP[4_000:4_800], r"at least 0\.05 s"),
         (np.stack([CLIP, CLIP]), "one channel"),

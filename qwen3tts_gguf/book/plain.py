@@ -48,7 +48,7 @@ def _decoded(path: Path, encoding: str | None) -> str:
 # -- plain text --------------------------------------------------------------------------------------------------------
 
 _NUMBER = r"(?:\d{1,4}|[IVXLC]{1,8}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
-_PART = re.compile(rf"(?:part|book|volume|teil|buch|partie|livre|parte|libro|часть)\s+(?:the\s+)?\w+\b.{{0,60}}", re.I)
+_PART = re.compile(r"(?:part|book|volume|teil|buch|partie|livre|parte|libro|часть)\s+(?:the\s+)?\w+\b.{0,60}", re.I)
 _CHAPTER = re.compile(
     rf"(?:chapter|kapitel|chapitre|cap[ií]tulo|capitolo|hoofdstuk|rozdział|глава)\s+{_NUMBER}\b.{{0,70}}"
     r"|(?:prologue?|epilogue?|foreword|preface|introduction|afterword|prolog|epilog|vorwort|nachwort|préface|prólogo"

@@ -12,6 +12,7 @@ from rich.table import Table
 from ..errors import ModelFileError, OptionError
 from .console import DEFAULT_MODELS, print_json, printable, stdout
 from .panels import MODEL, OUTPUT, flag
+from .wording import in_flags
 
 __all__ = ["inspect"]
 
@@ -50,7 +51,7 @@ def inspect(
     elif tensors:
         _print_tensors(inspect_model(path))
     else:
-        _print_facts(None, summary(path))
+        _print_facts(None, {name: in_flags(words) for name, words in summary(path).items()})
 
 
 def _print_facts(title: str | None, facts: dict[str, Any]) -> None:

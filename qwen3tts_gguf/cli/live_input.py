@@ -52,8 +52,8 @@ class LiveOptions:
         value(
             "UNIT",
             TEXT,
-            "With --live: speak each token as it arrives, or whole sentences. auto: sentences if the first eight "
-            "tokens come too slowly for speech without gaps.",
+            "With --live: speak by token, by sentence, or auto: sentences if the first eight tokens came "
+            "too slowly for speech without gaps.",
             "--live-by",
         ),
     ] = LiveBy.AUTO
@@ -61,9 +61,9 @@ class LiveOptions:
     def require_stdin(self, text: str | None, clean: object, *, needs_codes: bool) -> None:
         """Raises OptionError where these options do not go together with the others."""
         if (self.live_in_context or self.live_by != LiveBy.AUTO) and not self.live:
-            raise OptionError("--live-in-context and --live-by belong to --live: give both")
+            raise OptionError("--live-in-context and --live-by need --live")
         if needs_codes and self.live_by == LiveBy.SENTENCE:
-            raise OptionError("--codes and --save-voice need one speech", hint="--live-by token makes one")
+            raise OptionError("--codes and --save-voice need the text in one speech", hint="use --live-by token")
         if self.live and text != "-":
             raise OptionError("--live speaks what arrives on stdin", hint="give - as the text")
         if self.live and clean is not None:

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
+import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import NoEndOfSpeech, Note, OptionError
@@ -82,7 +83,7 @@ class LongTextOptions:
         if self.file is not None and argument is not None:
             raise OptionError("--file is the text: leave out the other one")
         if self.file is None and argument is None:
-            raise OptionError("there is no text to speak", hint="give it as an argument, by --file, or - for stdin")
+            raise typer.BadParameter("Missing text: give it as an argument, by --file, or - for standard input.")
         if argument == "-" or str(self.file) == "-":
             return read_stdin()
         return read_text(self.file) if self.file is not None else argument or ""
@@ -107,17 +108,23 @@ class LongTextOptions:
             raise OptionError(f"--pause takes seconds, as 0.5 or 0.3,0.6, not {self.pause!r}")
         return seconds[0], seconds[-1]
 
-    def is_long(self, text: str, language: str | None) -> bool:
-        """Whether a text is read in passages. Raises TextError, OptionError."""
-        from ..speech.passages import split_text
+    def require_valid(self) -> None:
+        """Before a model is loaded. Raises OptionError."""
         from ..speech.script import pauses_in_samples
 
-        pauses_in_samples(self.pauses)  # refuses what is out of range
+        pauses_in_samples(self.pauses)
         if self.subtitles is not None:
             from ..subtitles import require_subtitles
 
             require_subtitles(self.subtitles)
-        passages = split_text(text, self.split_by, language=language)
+        _ = self.split_by
+
+    def is_long(self, tts: TTS, text: str, language: str | None) -> bool:
+        """Whether a model reads a text in passages. Raises TextError."""
+        from ..reading import passage_letters
+        from ..speech.passages import split_text
+
+        passages = split_text(text, self.split_by, language=language, most=passage_letters(tts))
         return len(passages) > 1 or self.subtitles is not None
 
     def read_aloud(
@@ -138,7 +145,9 @@ class LongTextOptions:
         """
         from ..reading import read
 
-        reading = read(tts, text, voice, options, split=self.split_by, pause=self.pauses, keep_unended=keep_partial)
+        is_there = isinstance(text, str)
+        split = self.split_by if is_there else "sentence"
+        reading = read(tts, text, voice, options, split=split, pause=self.pauses, keep_unended=keep_partial)
         known = voice.notes if voice else ()
         spoken = Spoken(reading.seed, known, target.speed)
         with _bar(len(text) if isinstance(text, str) else None, quiet) as advance:

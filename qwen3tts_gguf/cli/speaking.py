@@ -163,9 +163,7 @@ def speak(
     if voice_options.voice is not None and speaker is not None:
         raise OptionError("--speaker and --voice both choose the voice: give one of them")
     target = sound.target(output, is_default=is_default(context, "output"))
-    is_long = not live_options.live and long_text.is_long(content, language)
-    if is_long and not target.is_whole and needs_codes:
-        raise OptionError("--codes and --save-voice need a text in one passage, or a file: give -o FILE")
+    long_text.require_valid()
     if save_voice is not None:
         _require_free(save_voice, voice_options.voices)
 
@@ -181,7 +179,7 @@ def speak(
         there,
         mmproj=mmproj,
         n_threads=threads,
-        n_lanes="auto" if is_long and target.is_whole else 1,
+        n_lanes="auto" if target.is_whole else 1,
         amx=amx_setting(),
         codec_type=codec_compute.value if codec_compute else "",
         check_memory=not force,
@@ -191,6 +189,9 @@ def speak(
     voice = with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
+    is_long = not live_options.live and long_text.is_long(tts, content, language)
+    if is_long and not target.is_whole and needs_codes:
+        raise OptionError("--codes and --save-voice need a text in one passage, or a file: give -o FILE")
     live, attempts = None, tts.attempts(content, voice, options)
     arriving: Iterable[str] | None = None
     if live_options.live:

@@ -71,12 +71,13 @@ def _pair(files: ModelFiles) -> dict[str, str]:
 
 def _voices(files: ModelFiles, vocabulary: Vocabulary, kind: str) -> str:
     if kind == CUSTOM_VOICE:
-        return f"--speaker {', '.join(vocabulary.speakers)}"
+        return f"`Voice.preset` {', '.join(vocabulary.speakers)}"
     if kind == VOICE_DESIGN:
-        return '--instruct "a description of the voice"'
+        return '`Voice.design` "a description of the voice"'
     shipped = ", ".join(shipped_voices(files.talker.name))
     clip = "a clip" if files.mmproj.encoder else "a clip, by its speaker vector only: the files have no codec encoder"
-    return f"--voice with {clip}, a saved voice, or a shipped one: {shipped}" if shipped else f"--voice with {clip}"
+    named = f", a saved voice, or a shipped one: {shipped}" if shipped else ""
+    return f"`Voice.from_audio` with {clip}{named}"
 
 
 def _origin(file: GgufFile) -> str:

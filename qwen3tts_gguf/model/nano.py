@@ -14,6 +14,9 @@ from ..errors import ModelFileError, Note
 __all__ = ["DOMAIN", "NAME", "folder", "resolved", "word_notes"]
 
 NAME = "nano"
+PASSAGE_LETTERS = 60
+"""It learned single sentences. Of eight texts each, spoken in one go against sentence by sentence: two sentences of 64
+letters together take 1.14 of the time, four of 132 letters 0.76, because words are left out."""
 """What stands for it where a path is asked for."""
 DOMAIN = "English numbers, times, dates and short commands, some two hundred words"
 
