@@ -46,7 +46,10 @@ def test_without_contents_pages_are_chapters(tmp_path: Path) -> None:
 
 
 def test_protected_damaged_and_hostile_epubs_are_refused(tmp_path: Path) -> None:
-    drm = '<encryption><EncryptedData><EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/></EncryptedData></encryption>'
+    drm = (
+        '<encryption><EncryptedData><EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/>'
+        "</EncryptedData></encryption>"
+    )
     fonts = drm.replace("http://www.w3.org/2001/04/xmlenc#aes128-cbc", "http://www.idpf.org/2008/embedding")
     path = epubs.write_epub(tmp_path / "a.epub", epubs.PAGES, extra={"META-INF/encryption.xml": drm})
     with pytest.raises(TextError, match="DRM"):

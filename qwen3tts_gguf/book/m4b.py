@@ -45,9 +45,9 @@ def write_m4b(path: Path, chapters: Sequence[tuple[str, Path, int]], tags: Tags)
             output.set_chapters(marks)
             n_written = 0
             for _, sound, _ in chapters:
-                with av.open(str(sound)) as input:
+                with av.open(str(sound)) as source:
                     resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
-                    for decoded in input.decode(audio=0):
+                    for decoded in source.decode(audio=0):
                         for frame in resampler.resample(decoded):
                             frame.pts, frame.time_base = n_written, Fraction(1, SAMPLE_RATE_HZ)
                             n_written += frame.samples
