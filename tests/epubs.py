@@ -47,7 +47,7 @@ def write_epub(
 NAV = """<ol>
 <li><a href="one.xhtml">Part One</a><ol>
 <li><a href="one.xhtml#a">Morning</a></li><li><a href="one.xhtml#b">Evening</a></li></ol></li>
-<li><a href="two.xhtml">Part Two</a><ol><li><a href="two.xhtml#c">Night</a></li></ol></li></ol>"""  # noqa: E501
+<li><a href="two.xhtml">Part Two</a><ol><li><a href="two.xhtml#c">Night</a></li></ol></li></ol>"""
 PAGES: dict[str, str | bytes] = {
     "one.xhtml": """<html xmlns:epub="e"><head><title>x</title></head><body><h1>Part One</h1>
 <h2 id="a">Morning</h2><p>My name is Anna.<a epub:type="noteref" href="notes.xhtml#n1">1</a></p>
