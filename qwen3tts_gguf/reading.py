@@ -18,7 +18,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,71 +31,16 @@ from .speech.edges import EdgeTrimmer, trimmed
 from .speech.options import SpeechOptions
 from .speech.passages import MOST_LETTERS, Boundary, Split
 from .speech.script import PAUSES, Line, pauses_in_samples, script
+from .speech.spoken import Passage, PassageStore, Sound, Take
 from .tts import TTS
 from .voice.compatibility import BASE, VOICE_DESIGN
 from .voice.voice import Voice
 
-__all__ = ["Passage", "PassageStore", "Reading", "Sound", "passage_letters", "read"]
+__all__ = ["Reading", "passage_letters", "read"]
 
 _MOST_AHEAD = 125
 """Frames of a stream that may wait for its reader, 10 s: the next passage is begun before this one was played."""
 _WAIT_SECONDS = 1.0  # a wait with a timeout lets Ctrl-C through on Windows too
-
-
-@dataclass(frozen=True, eq=False)
-class Passage:
-    """A part of a reading that was spoken in one go."""
-
-    index: int
-    text: str
-    boundary: Boundary
-    """What of the text ends with it."""
-    pause: int
-    """Samples of silence before it."""
-    start: int
-    """Where its samples start in the whole reading, the pause before it included in the count."""
-    samples: NDArray[np.float32]
-    """[n] in [-1, 1] at 24 kHz, edges trimmed and faded, without the pause."""
-    codes: NDArray[np.int32]
-    """[frames, 16], untrimmed."""
-    seed: int
-    """Of the attempt that is in `samples`."""
-    ended: bool
-    """Whether the model ended it; always, unless `keep_unended` was asked for."""
-    notes: tuple[Note, ...] = ()
-    """What could be better, and was not noted with an earlier passage."""
-
-    @property
-    def start_seconds(self) -> float:
-        return self.start / SAMPLE_RATE_HZ
-
-    @property
-    def seconds(self) -> float:
-        """Length of its samples."""
-        return len(self.samples) / SAMPLE_RATE_HZ
-
-    @property
-    def sound(self) -> NDArray[np.float32]:
-        """The pause before it and its samples: joined, those of all passages are the reading."""
-        return np.concatenate([np.zeros(self.pause, np.float32), self.samples])
-
-
-@dataclass(frozen=True, eq=False)
-class Sound:
-    """The next samples of a reading that is streamed."""
-
-    samples: NDArray[np.float32]
-    """[n] in [-1, 1] at 24 kHz."""
-    start: int
-    """Where they start in the whole reading, in samples."""
-    index: int
-    """Of the passage."""
-    text: str
-    """Of the passage."""
-    is_pause: bool = False
-    """Whether it is the silence before the passage."""
-    notes: tuple[Note, ...] = ()
-    """With the first sound of a passage: what could be better, and was not noted before."""
 
 
 def passage_letters(tts: TTS) -> int:
@@ -141,18 +85,9 @@ def read(
     return Reading(tts, text, voice, options, split=split, pause=pause, keep_unended=keep_unended, store=store)
 
 
-class PassageStore(Protocol):
-    """Samples [n] of passages, as trimmed, of one model, voice and set of options. Called from several threads."""
-
-    def load(self, line: Line) -> NDArray[np.float32] | None: ...
-
-    def save(self, line: Line, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns what `load` will return from now on."""
-
-
 @dataclass(frozen=True)
 class _Spoken:
-    """A passage that was spoken, or loaded."""
+    """A passage that was spoken, or decoded from what a store had."""
 
     samples: NDArray[np.float32]
     codes: NDArray[np.int32]
@@ -230,8 +165,8 @@ class Reading:
 
     def _spoken(self, line: Line) -> _Spoken:
         """Speak a passage whole, retried where it does not end, unless it is in the store; in any thread."""
-        if self._store and not self._voice_is_to_come and (samples := self._store.load(line)) is not None:
-            return _Spoken(samples, np.zeros((0, 16), np.int32), line.seed, ended=True)
+        if self._store and not self._voice_is_to_come and (take := self._store.load(line)) is not None:
+            return _Spoken(self._edged(line, self._decoded(take)), take.codes, take.seed, ended=True)
         notes: list[Note] = []
         n_failed = 0
         for utterance in self._tts.attempts(line.text, self._voice, self._options_of(line)):
@@ -246,10 +181,22 @@ class Reading:
         if n_failed:
             what = "was spoken again with another seed" if utterance.ended else "is incomplete or has noise"
             notes.append(Note(f"passage {line.index + 1} did not end ({n_failed} times) and {what}"))
-        samples = utterance.samples if line.is_all else trimmed(utterance.samples)
-        if self._store and utterance.ended:
-            samples = self._store.save(line, samples)
-        return _Spoken(samples, utterance.codes, utterance.seed, utterance.ended, tuple(notes))
+        codes, seed = utterance.codes, utterance.seed
+        if self._store and utterance.ended and not self._voice_is_to_come:
+            self._store.save(line, Take(codes, seed))
+        return _Spoken(self._edged(line, utterance.samples), codes, seed, utterance.ended, tuple(notes))
+
+    def _decoded(self, take: Take) -> NDArray[np.float32]:
+        pieces = []
+        for samples in self._tts.decode_pieces(take.codes, self._voice):
+            if self._is_cancelled:
+                raise _Cancelled
+            pieces.append(samples)
+        return np.concatenate(pieces)
+
+    def _edged(self, line: Line, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A text that is a single passage is left as it is."""
+        return samples if line.is_all else trimmed(samples)
 
     def _passage(self, line: Line, spoken: _Spoken) -> Passage:
         pause = self._pause_before(line)

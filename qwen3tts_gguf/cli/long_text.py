@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..reading import Passage, Reading
+    from ..reading import Reading
     from ..speech.options import SpeechOptions
     from ..speech.passages import Split
+    from ..speech.spoken import Passage
     from ..tts import TTS
     from ..voice.voice import Voice
 

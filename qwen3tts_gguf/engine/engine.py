@@ -20,7 +20,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
@@ -119,11 +119,17 @@ class Engine:
 
     def decode(self, codes: NDArray[np.integer], reference: Voice | None = None) -> NDArray[np.float32]:
         """codes [frames, 16] -> samples [frames * 1920]; `reference` as in `Request`. Raises CodesError."""
+        return np.concatenate([*self.decode_pieces(codes, reference)])
+
+    def decode_pieces(
+        self, codes: NDArray[np.integer], reference: Voice | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """The same samples a few frames at a time; other speeches go on between them."""
         self._require_usable()
         codec, n = self._codec, self.plan.frames_at_once
         state = self.call(lambda: codec.new_state(reference))
-        pieces = [codes[i : i + n] for i in range(0, max(1, len(codes)), n)]  # other speeches go on between them
-        return np.concatenate([self.call(partial(codec.decode, state, piece)) for piece in pieces])
+        for i in range(0, max(1, len(codes)), n):
+            yield self.call(partial(codec.decode, state, codes[i : i + n]))
 
     def close(self) -> None:
         """End all speeches with an error, stop the threads, and free the nets. Closing twice is fine."""
