@@ -27,9 +27,9 @@ nano reference:
 cpus *variants:
     python tests/cpus.py {{variants}}
 
-# Build the source distribution and the wheel, check them, and try the wheel in a bare environment
-release:
-    python tests/release.py
+# Build the archives, check them, try the wheel in a bare environment; `repository` is the public address, for links
+release repository="":
+    python tests/release.py {{repository}}
 
 # Make models/voices again: espeak-ng, a package registry, a few minutes
 voices:
@@ -43,6 +43,10 @@ fuzz:
 # What people bring, through the command line; FOLDER holds make_clips.py and make_checkpoints.py
 field folder:
     python benchmarks/field.py {{folder}}
+
+# Make docs/commands.md again from the help of the commands
+help:
+    python tests/command_page.py
 
 # Style and types
 lint:

@@ -26,7 +26,6 @@ from .engine.utterance import Utterance
 from .errors import NoEndOfSpeech, Note, UsageError
 from .handover import Handover
 from .model import nano
-from .model.schema import SAMPLE_RATE_HZ
 from .speech.edges import EdgeTrimmer, trimmed
 from .speech.options import SpeechOptions
 from .speech.passages import MOST_LETTERS, Boundary, Split
@@ -39,7 +38,7 @@ from .voice.voice import Voice
 __all__ = ["Reading", "passage_letters", "read"]
 
 _MOST_AHEAD = 125
-"""Frames of a stream that may wait for its reader, 10 s: the next passage is begun before this one was played."""
+"""Frames of a stream that may wait for its reader, 10 s: the next passage starts before this one was played."""
 _WAIT_SECONDS = 1.0  # a wait with a timeout lets Ctrl-C through on Windows too
 
 
@@ -64,7 +63,7 @@ def read(
         for passage in read(tts, story, Voice.shipped("ken")):
             file.write(passage.sound)
 
-    Passages are made by as many lanes as `tts` has, and come in order, each equal to the bit to the same passage made
+    Passages are made by as many lanes as `tts` has, and come in order, each bit-identical to the same passage made
     with one lane. `Reading.stream` gives the sound as it is made instead.
 
     Args:
@@ -166,7 +165,8 @@ class Reading:
     def _spoken(self, line: Line) -> _Spoken:
         """Speak a passage whole, retried where it does not end, unless it is in the store; in any thread."""
         if self._store and not self._voice_is_to_come and (take := self._store.load(line)) is not None:
-            return _Spoken(self._edged(line, self._decoded(take)), take.codes, take.seed, ended=True)
+            samples = self._tts.decode(take.codes, self._tts.resolve(self._voice))
+            return _Spoken(self._edged(line, samples), take.codes, take.seed, ended=True)
         notes: list[Note] = []
         n_failed = 0
         for utterance in self._tts.attempts(line.text, self._voice, self._options_of(line)):
@@ -185,14 +185,6 @@ class Reading:
         if self._store and utterance.ended and not self._voice_is_to_come:
             self._store.save(line, Take(codes, seed))
         return _Spoken(self._edged(line, utterance.samples), codes, seed, utterance.ended, tuple(notes))
-
-    def _decoded(self, take: Take) -> NDArray[np.float32]:
-        pieces = []
-        for samples in self._tts.decode_pieces(take.codes, self._voice):
-            if self._is_cancelled:
-                raise _Cancelled
-            pieces.append(samples)
-        return np.concatenate(pieces)
 
     def _edged(self, line: Line, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """A text that is a single passage is left as it is."""

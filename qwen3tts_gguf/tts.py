@@ -306,14 +306,12 @@ class TTS:
         voice: that of the speech, if the codes are of one: cloned from a clip with its transcript, a speech sounds as
         if the clip came before it. None: nothing came before. Raises CodesError, VoiceError.
         """
-        return np.concatenate([*self.decode_pieces(codes, voice)])
+        return self.engine.decode(codes, None if voice is None else self._clip_before(self.resolve(voice)))
 
-    def decode_pieces(
-        self, codes: NDArray[np.integer], voice: Voice | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        """The same samples a few frames at a time; other speeches go on meanwhile."""
-        reference = None if voice is None else self._clip_before(self.resolve(voice))
-        return self.engine.decode_pieces(codes, reference)
+    def _clip_before(self, voice: Voice) -> Voice | None:
+        """The voice, if the codec goes on from its clip."""
+        resolved = self._compatibility.resolve(voice, None)
+        return None if resolved.codes is None or resolved.transcript is None else voice
 
     def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
         """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises AudioError; OptionError without an encoder."""

@@ -128,7 +128,7 @@ OPEN_TO_CONVERT = {
     )
 }
 
-# What ggml/ may use beside itself.
+# What ggml/ may use besides itself.
 OPEN_TO_GGML = {"qwen3tts_gguf.errors", "qwen3tts_gguf.whole_file"}
 
 CLI = ("qwen3tts_gguf.cli", "qwen3tts_gguf.cli.")

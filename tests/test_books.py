@@ -109,8 +109,6 @@ def test_text_has_chapters_by_their_words_and_joined_lines(tmp_path: Path) -> No
 
 
 def test_a_name_is_never_a_path() -> None:
-    assert chapter_name(3, 20, "../../etc/passwd\n", ".mp3") == "03 etc passwd.mp3" or "/" not in chapter_name(
-        3, 20, "../../etc/passwd\n", ".mp3"
-    )
+    assert chapter_name(3, 20, "../../etc/passwd\n", ".mp3") == "03 etc passwd.mp3"
     assert len(chapter_name(1, 1, "\u6f22" * 500, ".mp3").encode()) < 140
     assert chapter_name(1, 1, "", ".mp3") == "01.mp3"

@@ -39,17 +39,16 @@ def test_the_list_needs_no_model(run: Run, book: Path) -> None:
 def test_killed_in_chapter_2_and_resumed_it_is_as_if_never_stopped(run: Run, book: Path, tmp_path: Path) -> None:
     call = ("read", book, *NANO, "--format", "wav")
     assert run(*call, "-o", tmp_path / "whole").code == 0
-    # The process kills itself when the second passage of chapter 2 has been saved.
+    # The process kills itself when the first passage of chapter 2 has been saved.
     code = (
-        "import os, signal, sys\n"
+        "import os, signal\n"
         "from qwen3tts_gguf.book import workplace\n"
-        "save, n = workplace.Passages.save, [0]\n"
-        "def counted(self, line, samples):\n"
-        "    result = save(self, line, samples)\n"
-        "    n[0] += any(self._folder.parent.parent.glob('01 *.wav'))\n"
-        "    if n[0] == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return result\n"
-        "workplace.Passages.save = counted\n"
+        "save = workplace.Passages.save\n"
+        "def killed(self, line, take):\n"
+        "    save(self, line, take)\n"
+        f"    if list(Path({str(tmp_path / 'resumed')!r}).glob('01 *.wav')): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "workplace.Passages.save = killed\n"
+        "from pathlib import Path\n"
         "from qwen3tts_gguf.cli import main\n"
         "main()\n"
     )
@@ -58,14 +57,14 @@ def test_killed_in_chapter_2_and_resumed_it_is_as_if_never_stopped(run: Run, boo
     arguments = [sys.executable, "-c", code, *map(str, call), "-o", str(out)]
     assert subprocess.run(arguments, env=environment, capture_output=True).returncode == -signal.SIGKILL
     assert list(sounds(out)) == ["01 Part One. Morning.wav"]
-    kept = list((out / ".qwen3tts" / "passages").glob("*.flac"))
-    assert kept
+    kept = {path: path.stat().st_mtime_ns for path in (out / ".qwen3tts" / "passages").glob("*/*.npz")}
     first = (out / "01 Part One. Morning.wav").stat().st_mtime_ns
     result = run(*call, "-o", out)
     assert result.code == 0 and "1 of 3 chapters are finished already" in result.err
     assert sounds(out) == sounds(tmp_path / "whole")
     assert (out / "01 Part One. Morning.wav").stat().st_mtime_ns == first
-    assert not list((out / ".qwen3tts" / "passages").iterdir()) and not list(out.glob(".*.part"))
+    assert len(kept) > 1 and all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert not list(out.rglob(".*.part"))
 
 
 def test_a_change_makes_again_only_what_it_changes(run: Run, tmp_path: Path) -> None:
@@ -110,7 +109,7 @@ def test_one_m4b_has_chapters_and_tags(run: Run, book: Path, tmp_path: Path) -> 
     assert chapters[0]["end"] == chapters[1]["start"]
     tags = mutagen.File(out).tags
     assert tags["\xa9alb"] == ["The Black Cat"] and tags["\xa9ART"] == ["Anna"] and bytes(tags["covr"][0]) == epubs.PNG
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["book.epub", "book.m4b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".book.qwen3tts", "book.epub", "book.m4b"]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@
                                  │ finished before: kept, with its name and tags brought up to date
                                  └─read(store=Passages)─> sink ─> tags ─> its name ─> finished.json ─> the next
 
-The result is the same however often the work was stopped: passages depend on the key alone, and what is written is
-always what the store returns.
+The result is the same however often the work was stopped: a passage depends on the key, its text and its seed alone,
+and the codec decodes stored codes to the same samples as in the speech itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..audio_sink import open_sink
 from ..audio_speed import SpeedChanger
-from ..errors import AudioError, Note, OptionError
+from ..errors import AudioError, NoEndOfSpeech, Note, OptionError
 from ..model.schema import SAMPLE_RATE_HZ
 from ..reading import read
 from ..speech.options import SpeechOptions
@@ -29,11 +29,12 @@ from ..subtitles import Cue, write_subtitles
 from ..tts import TTS
 from ..voice.compatibility import BASE
 from ..voice.voice import Voice
+from ..whole_file import whole_file
 from .contents import Book, Chapter
 from .m4b import require_av, write_m4b
 from .naming import chapter_name, digest, model_digest, options_text, voice_digest
 from .tagging import Tags, require_mutagen, write_tags
-from .workplace import Finished, Passages, Workplace, synced
+from .workplace import Finished, Workplace, synced
 
 __all__ = ["FORMATS", "Production", "Settings", "Work", "is_m4b", "require_output", "steady_voice"]
 
@@ -92,6 +93,7 @@ class Production:
             _VERSION, model_digest(*tts.files), voice_digest(tts.resolve(voice)), options_text(options)
         )
         self._finished = self._place.finished()
+        self._failure: NoEndOfSpeech | None = None
         self.notes: tuple[Note, ...] = ()
         """What changed since an earlier run."""
         n_before: Counter[str] = Counter()
@@ -128,8 +130,8 @@ class Production:
         """Make what is not finished; each chapter once it is, with its file and notes. At the end the .m3u8 or the .m4b
         is written. advance: called with the number of letters of each passage.
 
-        Raises UsageError if another process makes the book, AudioError. A passage that does not end is
-        written as it is, with a note.
+        A passage that does not end is written as it is, with a note. Raises UsageError if another process makes the
+        book, AudioError, and NoEndOfSpeech after the whole book if a passage that was made now did not end.
         """
         with self._place.locked():
             try:
@@ -143,11 +145,14 @@ class Production:
                 self._conclude(made)
             except OSError as error:
                 raise AudioError(f"{self._out}: cannot be written ({error.strerror})") from None
-        if self._is_file:
-            self._place.remove()
+            self._place.remove_passages_but(self._speech_key)
+            if self._is_file:
+                self._place.remove_chapters()
+            if self._failure is not None:
+                raise self._failure
 
     def _spoken(self, work: Work, advance: Callable[[int], None], notes: list[Note]) -> Finished:
-        passages = Passages(self._place.passages, self._speech_key)
+        passages = self._place.passages_of(self._speech_key)
         reading = read(
             self._tts, work.chapter.text, self._voice, self._options, split=self._split, pause=self._settings.pauses,
             keep_unended=True, store=passages,
@@ -164,6 +169,10 @@ class Production:
                 if self._settings.subtitles:
                     cues.append((start / self._settings.speed, stop / self._settings.speed, passage.text))
                 notes += passage.notes
+                if not passage.ended:
+                    which = f"chapter {work.number}, passage {passage.index + 1}"
+                    message = f"{which} did not end, and what was spoken of it was written"
+                    self._failure = NoEndOfSpeech(message, passage.samples, passage.codes, passage.seed)
                 advance(len(passage.text))
             rest = np.concatenate([changer.end(), np.zeros(round(_END_SECONDS * SAMPLE_RATE_HZ), np.float32)])
             sink.write(rest)
@@ -177,7 +186,6 @@ class Production:
         unfinished.replace(path)
         finished = Finished(path.name, n_bytes, n_samples, cues, tags.digest)
         self._remember(work, finished)
-        self._place.clear_passages()
         return finished
 
     def _kept(self, work: Work) -> Finished:
@@ -223,7 +231,8 @@ class Production:
                 path = (self._out / finished.file).with_suffix(f".{self._settings.subtitles}")
                 write_subtitles(path, [Cue(*cue) for cue in finished.cues])
         name = chapter_name(0, 1, self._book.title, ".m3u8").removeprefix("00 ")
-        (self._out / name).write_text("\n".join(lines) + "\n", "utf-8")
+        with whole_file(self._out / name) as playlist:
+            playlist.write_text("\n".join(lines) + "\n", "utf-8")
 
     def _write_m4b(self, made: list[tuple[Work, Finished]]) -> None:
         parts = [(work.chapter.title, self._folder / each.file, each.n_samples) for work, each in made]

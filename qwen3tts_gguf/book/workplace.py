@@ -1,9 +1,10 @@
-"""The hidden folder of a book that is being made: its lock, what is finished, and the passages of the chapter at work.
+"""The hidden folder of a book: its lock, the list of finished chapters, and the passages spoken so far.
 
-    .NAME.qwen3tts/   lock   finished.json   passages/KEY.flac   chapters/KEY.flac (of an .m4b only)
+    .NAME.qwen3tts/   lock   finished.json   passages/KEY/*.npz (codes)   chapters/KEY.flac (of an .m4b only)
 
 Every file appears whole and is on disk before it is relied on, so that a stop at any moment, or a power failure, loses
-no more than the passages that were being spoken.
+no more than the passages that were being spoken. Codes take 0.4 kB per second of speech, so they are kept: when a
+chapter changes, the passages that stay the same are decoded again and not spoken again.
 """
 
 from __future__ import annotations
@@ -17,19 +18,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..audio import read_audio
-from ..audio_sink import open_sink
 from ..errors import AudioError, UsageError
 from ..speech.script import Line
+from ..speech.spoken import Take
 from ..whole_file import whole_file
 
 __all__ = ["Finished", "Passages", "Workplace", "synced"]
-
-_FULL_SCALE = 32768 / 32767  # samples are written by the one and read by the other
 
 
 @dataclass(frozen=True)
@@ -47,18 +45,19 @@ class Finished:
 
 
 class Workplace:
-    """folder: it is made when the book is begun."""
+    """folder: it is made when work on the book starts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.passages, self.chapters = folder / "passages", folder / "chapters"
+        self.chapters = folder / "chapters"
+        self._passages = folder / "passages"
         self._list = folder / "finished.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """While a book is made. Raises UsageError if another process makes it, AudioError if nothing can be written."""
         try:
-            for folder in (self.passages, self.chapters):
+            for folder in (self._passages, self.chapters):
                 folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("ab")
         except OSError as error:
@@ -68,6 +67,8 @@ class Workplace:
                 _lock(lock.fileno())
             except OSError:
                 raise UsageError(f"{self.folder.parent}: another process is making this book") from None
+            for stopped in self.folder.rglob(".*.part"):  # what a killed process was writing
+                stopped.unlink(missing_ok=True)
             yield
 
     def finished(self) -> dict[str, Finished]:
@@ -84,39 +85,46 @@ class Workplace:
             unfinished.write_text(text, "utf-8")
             synced(unfinished)
 
-    def clear_passages(self) -> None:
-        for file in self.passages.glob("*"):
-            file.unlink(missing_ok=True)
+    def passages_of(self, key: str) -> Passages:
+        """key: stands for a model, a voice and options."""
+        folder = self._passages / key
+        folder.mkdir(exist_ok=True)
+        return Passages(folder)
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def remove_passages_but(self, key: str) -> None:
+        """Those of another model, voice or other options are not needed any more."""
+        for folder in self._passages.iterdir():
+            if folder.name != key:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_chapters(self) -> None:
+        """Those of a finished .m4b are large, and can be decoded again."""
+        shutil.rmtree(self.chapters, ignore_errors=True)
 
 
 class Passages:
-    """`PassageStore` in a folder, for one model, voice and set of options, which `key` stands for."""
+    """`PassageStore` in a folder that holds those of one model, voice and set of options."""
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder, self._key = folder, key
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-    def load(self, line: Line) -> NDArray[np.float32] | None:
+    def load(self, line: Line) -> Take | None:
         """None if it is not there, or damaged by a power failure."""
         try:
-            samples: NDArray[np.float32] = read_audio(self._path(line)) * np.float32(_FULL_SCALE)
-            return samples
-        except AudioError:
+            with np.load(self._path(line), allow_pickle=False) as arrays:
+                return Take(arrays["codes"], int(arrays["seed"]))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
 
-    def save(self, line: Line, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        path = self._path(line)
-        with open_sink(path) as sink:
-            sink.write(samples)
-        synced(path)
-        saved = self.load(line)
-        return samples if saved is None else saved
+    def save(self, line: Line, take: Take) -> None:
+        with whole_file(self._path(line)) as unfinished:
+            with unfinished.open("wb") as file:
+                np.savez(file, codes=take.codes, seed=np.int64(take.seed))
+            synced(unfinished)
 
     def _path(self, line: Line) -> Path:
-        words = json.dumps([self._key, line.text, line.seed, line.is_all])
-        return self._folder / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.flac"
+        words = json.dumps([line.text, line.seed])
+        return self._folder / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.npz"
 
 
 def synced(path: Path) -> None:

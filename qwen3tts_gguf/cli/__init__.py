@@ -29,13 +29,12 @@ from ..errors import Error, NoEndOfSpeech
 from . import benching, books, codec, converting, inspecting, serving, speaking, verifying, voices
 from .console import printable, stderr, stdout
 from .panels import App
-from .text_argument import DASH_HINT, TextCommand
+from .text_argument import DASH_HINT, QUOTES_HINT, TextCommand, UsageError
 from .wording import in_flags
 
 __all__ = ["app", "main"]
 
 _EXIT_ERROR, _EXIT_NO_END_OF_SPEECH, _EXIT_INTERRUPTED = 1, 3, 130
-_UsageError: Any = typer.BadParameter.__base__  # click's, or that of the click which newer typers bring along
 
 app = App(
     name="qwen3tts",
@@ -62,10 +61,11 @@ def main() -> NoReturn:
     _stop_on_signals()
     try:
         sys.exit(app(standalone_mode=False))
-    except _UsageError as error:  # a command that was not understood
+    except UsageError as error:  # a command that was not understood
+        error.message = str(error.message).removeprefix("Value error, ")
         error.show()
-        if type(error).__name__ in ("NoSuchOption", "MissingParameter") and _command(error) == "speak":
-            stderr.print(f"hint: {DASH_HINT}", markup=False, soft_wrap=True)
+        if hint := _usage_hint(error):
+            stderr.print(f"hint: {hint}", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(_EXIT_INTERRUPTED)
@@ -80,10 +80,14 @@ def main() -> NoReturn:
         sys.exit(_EXIT_NO_END_OF_SPEECH if isinstance(error, NoEndOfSpeech) else _EXIT_ERROR)
 
 
-def _command(error: Any) -> str | None:
-    """The name of the command that was not understood."""
+def _usage_hint(error: Any) -> str:
+    """How a text is given to `speak`, where that may be what went wrong."""
     context = getattr(error, "ctx", None)
-    return None if context is None else context.command.name
+    if context is None or context.command.name != "speak":
+        return ""
+    if type(error).__name__ in ("NoSuchOption", "MissingParameter"):
+        return DASH_HINT
+    return QUOTES_HINT if "extra argument" in error.message else ""
 
 
 def _show_all_letters(stream: TextIO) -> None:

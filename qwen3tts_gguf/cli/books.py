@@ -32,7 +32,7 @@ from .expanded import expanded
 from .long_text import LongTextOptions, SplitText
 from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
 from .sampling_options import SamplingOptions
-from .speaking import model_there_is, with_words
+from .speaking import chosen_model, with_words
 from .voice_options import VoiceOptions
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def read(
     A folder also gets a playlist (.m3u8). Files have tags: title, book, author, number and cover.
 
     Notes, page numbers, program code and pictures are not read. A passage that does not end after all --retries is
-    written as it is, with a warning.
+    written as it is, with a warning, and the command ends with 3 after the whole book.
     """
     from ..book.chapters import read_book
 
@@ -178,7 +178,7 @@ def read(
         subtitles=subtitles.value if subtitles else "",
     )  # fmt: skip
     require_output(output, settings)
-    there = model_there_is(model, context, quiet)
+    there = chosen_model(model, context, quiet)
     with TTS(there, mmproj=mmproj, n_threads=threads, n_lanes="auto", amx=amx_setting(), check_memory=not force) as tts:
         options = SpeechOptions(
             language=language or _known_language(tts, found.language), seed=seed, retries=retries, **vars(sampling)

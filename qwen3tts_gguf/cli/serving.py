@@ -128,7 +128,7 @@ def serve(
     force: Annotated[bool, flag(MACHINE, "Load the model even if it seems too large for memory.", "--force")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve speech over HTTP, with the API of OpenAI.
+    """Serve speech over HTTP, with OpenAI's API.
 
     The model is loaded by the first request and shared by all; nano is used if no model is found. Only programs on this
     machine can use the server, unless --host lets others in: then protect it with API keys.
@@ -252,7 +252,7 @@ def _keys(file: Path | None) -> tuple[str, ...]:
     keys = [line.strip() for line in [*lines, os.environ.get(KEY_ENVIRONMENT, "")]]
     found = tuple(key for key in keys if key and not key.startswith("#"))
     if file is not None and not found:
-        raise OptionError(f"{file}: no key in it")
+        raise OptionError(f"{file}: there is no API key in this file")
     return found
 
 

@@ -10,7 +10,7 @@ themselves; one more decodes while talker and predictor make the next frame (cod
 nets: every thread that computes with ggml gets a team of OpenMP threads of its own, and a lock around a prompt would
 stop everybody.
 
-Up to `n_lanes` speeches share a step. More may be open: they take turns, frame by frame. What a speech says depends on
+Up to `n_lanes` speeches share a step. More may be open: they take turns, frame by frame. A speech depends on
 its `Request` alone, never on the others (nets/widths.py says how products are shared without a bit's difference).
 """
 
@@ -20,7 +20,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
@@ -119,17 +119,11 @@ class Engine:
 
     def decode(self, codes: NDArray[np.integer], reference: Voice | None = None) -> NDArray[np.float32]:
         """codes [frames, 16] -> samples [frames * 1920]; `reference` as in `Request`. Raises CodesError."""
-        return np.concatenate([*self.decode_pieces(codes, reference)])
-
-    def decode_pieces(
-        self, codes: NDArray[np.integer], reference: Voice | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        """The same samples a few frames at a time; other speeches go on between them."""
         self._require_usable()
         codec, n = self._codec, self.plan.frames_at_once
         state = self.call(lambda: codec.new_state(reference))
-        for i in range(0, max(1, len(codes)), n):
-            yield self.call(partial(codec.decode, state, codes[i : i + n]))
+        pieces = [codes[i : i + n] for i in range(0, max(1, len(codes)), n)]  # other speeches go on between them
+        return np.concatenate([self.call(partial(codec.decode, state, piece)) for piece in pieces])
 
     def close(self) -> None:
         """End all speeches with an error, stop the threads, and free the nets. Closing twice is fine."""
@@ -223,7 +217,7 @@ class Engine:
             self._attempt(prompts[:1], lambda: self._prefill(prompts[0]))
         if speaking:
             self._attempt(speaking, lambda: self._frame(speaking))
-            with self._changed:  # whoever had a turn goes to the end
+            with self._changed:  # one that had a turn goes to the end
                 self._lanes.sort(key=lambda lane: lane in speaking)
 
     def _attempt(self, lanes: Sequence[Lane], work: Callable[[], None]) -> None:
@@ -239,7 +233,7 @@ class Engine:
         lane.sequence = self._talker.open()
         started = time.perf_counter()
         lane.slices.extend(lane.sequence.start(prompt.embeddings, prompt.n_shared))
-        lane.timings.prompt_positions, lane.timings.prompt_kept = len(prompt.embeddings), lane.sequence.n_kept
+        lane.timings.prompt_positions, lane.timings.prompt_reused = len(prompt.embeddings), lane.sequence.n_reused
         lane.timings.prompt += time.perf_counter() - started
         is_alone = all(other.sequence is None or other is lane for other in self._lanes)
         self._codec.prime(lane, in_parallel=not is_alone)

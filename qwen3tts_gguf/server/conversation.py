@@ -123,7 +123,7 @@ class Conversation:
         self._queue: deque[_Spoken] = deque()
         self._open: _Spoken | None = None
         self._current: asyncio.Task[None] | None = None
-        self._n_begun = 0
+        self._n_started = 0
         self._news = asyncio.Event()
         self._is_ending = False
         self._late: asyncio.TimerHandle | None = None
@@ -151,8 +151,8 @@ class Conversation:
                 return None
             if len(self._queue) >= _MOST_UTTERANCES:
                 raise Problem(429, "queue_full", f"{_MOST_UTTERANCES} utterances wait already: flush less often")
-            self._open = _Spoken(self._n_begun, self.fields, self.pacing)
-            self._n_begun += 1
+            self._open = _Spoken(self._n_started, self.fields, self.pacing)
+            self._n_started += 1
             self._queue.append(self._open)
             self._news.set()
         most = self._services.settings.max_input

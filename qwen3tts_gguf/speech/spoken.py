@@ -35,7 +35,7 @@ class Passage:
     seed: int
     """Of the attempt that is in `samples`."""
     ended: bool
-    """Whether the model ended it; always, unless `keep_unended` was asked for."""
+    """Whether the model ended it; always, unless `keep_unended` was set."""
     notes: tuple[Note, ...] = ()
     """What could be better, and was not noted with an earlier passage."""
 
