@@ -64,6 +64,7 @@ ROWS = (
     "qwen3tts_gguf.voice.voice",
     "qwen3tts_gguf.voice.clip  qwen3tts_gguf.voice.file",
     "qwen3tts_gguf.voice",
+    "qwen3tts_gguf.speech.spoken",
     "qwen3tts_gguf.speech.prompt  qwen3tts_gguf.speech.script",
     "qwen3tts_gguf.speech.feeding  qwen3tts_gguf.speech.live_prompt  qwen3tts_gguf.speech.passages",
     "qwen3tts_gguf.speech.pace  qwen3tts_gguf.speech.live_text",

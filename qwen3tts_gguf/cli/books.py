@@ -29,7 +29,7 @@ from .console import (
     stdout,
 )
 from .expanded import expanded
-from .long_text import LongTextOptions, SplitText
+from .long_text import LongTextOptions, PauseOption, SplitOption, SplitText
 from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
 from .sampling_options import SamplingOptions
 from .speaking import chosen_model, with_words
@@ -101,22 +101,8 @@ def read(
         str | None,
         value("NAME", TEXT, "Encoding of a .txt or .md file, as windows-1252. Default: utf-8.", "--encoding"),
     ] = None,
-    split: Annotated[
-        SplitText,
-        value(
-            "UNIT", TEXT, "What is spoken in one go, as in speak. Default: auto; with --subtitles sentence.", "--split"
-        ),
-    ] = SplitText.AUTO,
-    pause: Annotated[
-        str,
-        value(
-            "SECONDS",
-            TEXT,
-            "Pause after a sentence and after a paragraph. Default: 0.3,0.6.",
-            "--pause",
-            show_default=False,
-        ),
-    ] = "0.3,0.6",
+    split: SplitOption = SplitText.AUTO,
+    pause: PauseOption = "0.3,0.6",
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
     voice_options: VoiceOptions = VoiceOptions(),
