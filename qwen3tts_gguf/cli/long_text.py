@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..reading import Passage, Reading
+    from ..reading import Reading
     from ..speech.options import SpeechOptions
     from ..speech.passages import Split
+    from ..speech.spoken import Passage
     from ..tts import TTS
     from ..voice.voice import Voice
 
-__all__ = ["LongTextOptions", "Spoken"]
+__all__ = ["LongTextOptions", "PauseOption", "SplitOption", "SplitText", "Spoken"]
 
 Made = TypeVar("Made")
 
@@ -45,6 +46,29 @@ class SplitText(str, Enum):
     LINE = "line"
 
 
+SplitOption = Annotated[
+    SplitText,
+    value(
+        "UNIT",
+        TEXT,
+        "What is spoken in one go: sentence, paragraph, line, none (all of it), or auto: up to 300 letters. "
+        "Default: auto; with --subtitles sentence.",
+        "--split",
+        show_default=False,
+    ),
+]
+PauseOption = Annotated[
+    str,
+    value(
+        "SECONDS",
+        TEXT,
+        "Pause between passages of a long text, or two: after a sentence, after a paragraph. Default: 0.3,0.6.",
+        "--pause",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class LongTextOptions:
     """Texts of any length."""
@@ -53,27 +77,8 @@ class LongTextOptions:
         Path | None,
         value("FILE", TEXT, "Speak a file of UTF-8 text; - is stdin.", "--file", "-f"),
     ] = None
-    split: Annotated[
-        SplitText,
-        value(
-            "UNIT",
-            TEXT,
-            "What is spoken in one go: sentence, paragraph, line, none (all of it), or auto: up to 300 letters. "
-            "Default: auto; with --subtitles sentence.",
-            "--split",
-            show_default=False,
-        ),
-    ] = SplitText.AUTO
-    pause: Annotated[
-        str,
-        value(
-            "SECONDS",
-            TEXT,
-            "Pause between passages of a long text, or two: after a sentence, after a paragraph. Default: 0.3,0.6.",
-            "--pause",
-            show_default=False,
-        ),
-    ] = "0.3,0.6"
+    split: SplitOption = SplitText.AUTO
+    pause: PauseOption = "0.3,0.6"
     subtitles: Annotated[
         Path | None,
         value("FILE", OUTPUT, "Also save subtitles, one cue per sentence: .srt or .vtt.", "--subtitles"),

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ..tts import TTS, Utterance
     from ..voice.voice import Voice
 
-__all__ = ["LayoutOption", "TextLayout", "speak"]
+__all__ = ["LayoutOption", "TextLayout", "chosen_model", "speak", "with_words"]
 
 
 class TextLayout(str, Enum):
@@ -175,7 +175,7 @@ def speak(
         live_in_context=live_options.live_in_context,
         retries=retries if target.is_whole else 0, **vars(sampling),
     )  # fmt: skip
-    there = _chosen_model(model, context, quiet)
+    there = chosen_model(model, context, quiet)
     tts = TTS(
         there,
         mmproj=mmproj,
@@ -187,7 +187,7 @@ def speak(
     )
     if speaker is None:
         voice_options = voice_options.or_preferred(tts)
-    voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
+    voice = with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
     is_long = not live_options.live and long_text.is_long(tts, content, language)
@@ -228,7 +228,7 @@ def speak(
 # -- with which model ------------------------------------------------------------------------------------------------
 
 
-def _chosen_model(model: Path, context: typer.Context, quiet: bool) -> Path:
+def chosen_model(model: Path, context: typer.Context, quiet: bool) -> Path:
     """The model that was named; nano if none was and none is in the default folder."""
     if (asked := model_or_nano(model, context)) is not None:
         return asked
@@ -254,7 +254,7 @@ def _chosen_model(model: Path, context: typer.Context, quiet: bool) -> Path:
 # -- who speaks ------------------------------------------------------------------------------------------------------
 
 
-def _with_words(voice: Voice | None, speaker: str | None, instruct: str | None) -> Voice | None:
+def with_words(voice: Voice | None, speaker: str | None, instruct: str | None) -> Voice | None:
     from ..voice.voice import Voice
 
     if speaker is not None:

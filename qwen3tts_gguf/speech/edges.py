@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EdgeTrimmer"]
+__all__ = ["EdgeTrimmer", "trimmed"]
 
 Samples = NDArray[np.float32]
 
@@ -57,3 +57,9 @@ class EdgeTrimmer:
             rest = rest[: _BLOCK + _AFTER].copy()
             rest[-_BLOCK:] *= _FADE[::-1]
         return rest
+
+
+def trimmed(samples: Samples) -> Samples:
+    """A whole passage, trimmed at once."""
+    trimmer = EdgeTrimmer()
+    return np.concatenate([trimmer.feed(samples), trimmer.end()])
