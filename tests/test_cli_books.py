@@ -76,7 +76,7 @@ def test_a_change_makes_again_only_what_it_changes(run: Run, tmp_path: Path) -> 
     story.write_text("# Three\n\nThank you.\n\n# One\n\nWait ten days.\n\n# Two\n\nThe box is red.\n", "utf-8")
     result = run(*call)
     assert result.code == 0 and "1 of 3 chapters are finished already" in result.err
-    assert "1 chapters made earlier have another text" in result.err
+    assert "made earlier with another text, voice, model or options (1)" in result.err
     after = sounds(out)
     assert after["02 One.wav"] == before["01 One.wav"] and "03 Two.wav" in after
     assert mutagen.File(out / "02 One.wav").tags["TRCK"].text == ["2/3"]
@@ -115,7 +115,7 @@ def test_one_m4b_has_chapters_and_tags(run: Run, book: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "there is no place for the sound"),
+        ((), "no output given"),
         (("-o", "x.mp3"), "a book is a folder of files, or one .m4b"),
         (("-o", "x", "--chapters", "9"), "the book has 3"),
         (("-o", "x", "--subtitles", "srt", "--split", "line"), "leave out --split"),

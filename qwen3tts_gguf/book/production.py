@@ -104,8 +104,9 @@ class Production:
             n_before[chapter.text] += 1
         n_stale = len(self._finished.keys() - {work.key for work in self.work})
         if n_stale:
-            what = f"{n_stale} chapters made earlier have another text, voice, model or options"
-            self.notes = (Note(f"{what}: they are made again; those that are as before are kept"),)
+            self.notes = (
+                Note(f"chapters made earlier with another text, voice, model or options ({n_stale}) are made again"),
+            )
 
     def _planned(self, number: int, chapter: Chapter, n_before: int) -> Work:
         """n_before: how many chapters with the same text come before."""

@@ -150,7 +150,7 @@ def read(
         _print_list(found, every, speed)
         return
     if output is None:
-        raise OptionError("there is no place for the sound", hint="give -o FOLDER or -o FILE.m4b, or --list")
+        raise OptionError("no output given", hint="-o FOLDER or -o FILE.m4b; --list shows the chapters")
     if voice_options.voice is not None and speaker is not None:
         raise OptionError("--speaker and --voice both choose the voice: give one of them")
     if subtitles is not None and split not in (SplitText.AUTO, SplitText.SENTENCE):
