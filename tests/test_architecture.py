@@ -39,7 +39,8 @@ ROWS = (
     "qwen3tts_gguf.server.guard  qwen3tts_gguf.server.model  qwen3tts_gguf.server.voices"
     "  qwen3tts_gguf.server.encoding  qwen3tts_gguf.server.pace",
     "qwen3tts_gguf.server.docs_page  qwen3tts_gguf.server.metrics  qwen3tts_gguf.server.problems"
-    "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text",
+    "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text"
+    "  qwen3tts_gguf.server.deadline",
     "qwen3tts_gguf.server",
     "qwen3tts_gguf.measure.verification",
     "qwen3tts_gguf.measure.benchmark  qwen3tts_gguf.measure.summary",

@@ -28,7 +28,7 @@ from ..engine.threads import SPIN_COUNT
 from ..errors import Error, NoEndOfSpeech
 from . import benching, books, codec, converting, inspecting, serving, speaking, verifying, voices
 from .console import printable, stderr, stdout
-from .panels import App
+from .panels import App, paragraphs
 from .text_argument import DASH_HINT, QUOTES_HINT, TextCommand, UsageError
 from .wording import in_flags
 
@@ -38,7 +38,19 @@ _EXIT_ERROR, _EXIT_NO_END_OF_SPEECH, _EXIT_INTERRUPTED = 1, 3, 130
 
 app = App(
     name="qwen3tts",
-    help="Speak with Qwen3-TTS on an ordinary CPU, offline.",
+    help=paragraphs(
+        """Speak with Qwen3-TTS on an ordinary CPU, offline.
+
+        Examples:
+
+          qwen3tts speak "Seven three nine."
+          qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base
+          qwen3tts speak --help
+
+        The first one speaks at once, with nano, the small model in the package. The second makes a model that can say
+        anything.
+        """
+    ),
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

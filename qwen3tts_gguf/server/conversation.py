@@ -30,6 +30,7 @@ from ..speech.text import is_pronounceable
 from ..tts import TTS, SpeechOptions
 from ..voice.voice import Voice
 from .arriving_text import ArrivingText, Pacing
+from .deadline import within
 from .problems import Problem, problem_of
 from .scheduler import Turn
 from .services import Services
@@ -229,7 +230,7 @@ class Conversation:
     async def _send(self, output: Output) -> None:
         timeout = self._services.settings.stall_timeout
         try:
-            await asyncio.wait_for(self._send_output(output), timeout)
+            await within(timeout, self._send_output(output))
         except Exception as error:
             raise ConnectionLost("nobody listens any more") from error
 
