@@ -88,7 +88,7 @@ class PredictorLayers:
         self._linear = partial(independent_rows, g, max_rows=max_rows)
         self._n_done = 0
         kv_shape = (n_lanes, N_CODEBOOKS, config.n_kv_heads, config.head_dim)
-        self._kv = [(g.input(*kv_shape), g.input(*kv_shape)) for _ in weights.layers]
+        self._kv = [(g.memory(*kv_shape), g.memory(*kv_shape)) for _ in weights.layers]
         self._positions = g.input(N_CODEBOOKS, type=GgmlType.I32)
         self._masks: list[Tensor] = []
 
