@@ -96,8 +96,8 @@ CodecComputeOption = Annotated[
 DeviceOption = Annotated[
     str,
     value(
-        "DEVICE", MACHINE, "What computes: cpu, gpu, auto (a GPU with room for the model, else the CPU), or a name that "
-        "qwen3tts devices lists.",
+        "DEVICE", MACHINE, "What computes: cpu, gpu, auto (a GPU with room for the model, else the CPU), or a name "
+        "that qwen3tts devices lists.",
         "--device",
     ),
 ]  # fmt: skip

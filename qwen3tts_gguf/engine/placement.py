@@ -63,8 +63,7 @@ def place(text: str, files: ModelFiles, *, check_memory: bool = False) -> Placem
         for device in set(chosen.values()):
             needed, free = _needed(files, chosen, device), device.memory()[0]
             if not device.is_cpu and free and needed > free:
-                message = f"{device.name} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed"
-                raise DeviceError(message, hint=NO_ROOM_HINT)
+                raise DeviceError(_too_small(device, free, needed), hint=NO_ROOM_HINT)
     return Placement(chosen)
 
 
@@ -84,11 +83,7 @@ def _automatic(files: ModelFiles) -> Placement:
             needed, free = _needed(files, chosen, device), device.memory()[0]
             if not free or needed <= free:
                 return Placement(chosen, moves_for_memory=True)
-            notes.append(
-                Note(
-                    f"the CPU computes: {device.name} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed"
-                )
-            )
+            notes.append(Note(f"the CPU computes, because {_too_small(device, free, needed)}"))
     return Placement(dict.fromkeys(NETS, CPU), notes=tuple(notes))
 
 
@@ -100,6 +95,10 @@ def _by_net(text: str) -> dict[str, Device]:
             raise OptionError(f"no net is placed by '{item}'", hint=f"write NET=DEVICE; the nets are {', '.join(NETS)}")
         chosen[net] = find_device(name)
     return chosen
+
+
+def _too_small(device: Device, free: int, needed: int) -> str:
+    return f"{device.name} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed"
 
 
 def _needed(files: ModelFiles, chosen: Mapping[str, Device], device: Device) -> int:
