@@ -165,6 +165,8 @@ soft_max = function("ggml_soft_max", c_void_p, c_void_p, c_void_p)
 
 # struct ggml_tensor * ggml_mul_mat(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 mul_mat = function("ggml_mul_mat", c_void_p, c_void_p, c_void_p, c_void_p)
+# bool ggml_prec_set_acc(struct ggml_tensor * a, enum ggml_prec prec);
+prec_set_acc = function("ggml_prec_set_acc", c_bool, c_void_p, c_int)
 # struct ggml_tensor * ggml_out_prod(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 out_prod = function("ggml_out_prod", c_void_p, c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_get_rows(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);

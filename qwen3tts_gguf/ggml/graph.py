@@ -234,6 +234,8 @@ class Graph(Computation):
         """weight [out, in], x [.., in] -> [.., out]"""
         assert weight.shape[-1] == x.shape[-1] and _repeats(weight.shape[:-2], x.shape[:-2]), (weight, x)
         node = api.mul_mat(self._nodes.pointer, weight.pointer, x.pointer)
+        if not self.backend.on_host:
+            api.prec_set_acc(node, api.PREC_F32)  # sums in float32; the CPU always has those
         y = self._node(node, (*x.shape[:-1], weight.shape[-2]))
         return y if bias is None else self.add(y, bias)
 
@@ -277,6 +279,8 @@ class Graph(Computation):
         node = api.flash_attn_ext(
             self._nodes.pointer, q.pointer, k.pointer, v.pointer, mask.pointer if mask else None, scale, 0.0, 0.0
         )
+        if not self.backend.on_host:
+            api.prec_set_acc(node, api.PREC_F32)
         y = self._node(node, (*lanes, n_queries, heads, head_dim))
         return y if self._is_supported(y) else self._plain_attention(q, k, v, mask, scale)
 
@@ -293,6 +297,7 @@ class Graph(Computation):
     def _linear_by_head(self, weight: Tensor, x: Tensor) -> Tensor:
         """weight [.., H_kv, out, in], x [.., H, T, in] -> [.., H, T, out]; H / H_kv heads in a row share a weight"""
         node = api.mul_mat(self._nodes.pointer, weight.pointer, x.pointer)
+        api.prec_set_acc(node, api.PREC_F32)
         return self._node(node, (*x.shape[:-1], weight.shape[-2]))
 
     def _is_supported(self, x: Tensor) -> bool:
