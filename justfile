@@ -11,6 +11,12 @@ ci:
 test *arguments:
     python -m pytest {{arguments}}
 
+# The tests in a fresh environment of another Python, which must be installed: just python 3.13
+python version:
+    python{{version}} -m venv build/python-{{version}}
+    build/python-{{version}}/bin/pip install --quiet '.[dev]'
+    build/python-{{version}}/bin/python -m pytest
+
 # The full-geometry tests; CHECKPOINTS holds random-weight checkpoints 0.6b-base and 1.7b-base (CONTRIBUTING.md)
 slow checkpoints:
     QWEN3TTS_CHECKPOINTS={{checkpoints}} python -m pytest -m slow

@@ -36,7 +36,7 @@ def main() -> None:
         description="Compare qwen3tts with llama.cpp's own pipeline.", epilog=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    arguments.add_argument("--ours", type=Path, nargs="+", required=True, metavar="TALKER", help="its mmproj beside it")
+    arguments.add_argument("--ours", type=Path, nargs="+", required=True, metavar="TALKER", help="mmproj next to it")
     arguments.add_argument("--theirs", type=Path, nargs=2, required=True, metavar=("TALKER", "MMPROJ"))
     arguments.add_argument("--runs", type=int, default=3, help="rounds (3)")
     arguments.add_argument("--frames", type=int, default=_THEIR_WINDOW, help="of 80 ms (72)")

@@ -82,7 +82,7 @@ def _stream(target: BinaryIO, format: str | None) -> Iterator[AudioSink]:
     try:
         yield stream
     finally:
-        stream.mend_sizes()
+        stream.correct_sizes()
 
 
 def require_writable(target: Path, format: str | None = None) -> None:
@@ -134,7 +134,7 @@ class _PcmStream:
 
 class _WavStream:
     """WAV for a stream: the header cannot know the length, so it has the largest, as other streaming tools write it.
-    Where the stream is a file, the sizes are mended at the end."""
+    Where the stream is a file, the sizes are corrected at the end."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -149,7 +149,7 @@ class _WavStream:
         self._stream.write(pcm16(samples).astype("<i2").tobytes())
         self._stream.flush()
 
-    def mend_sizes(self) -> None:
+    def correct_sizes(self) -> None:
         """Write the sizes of what was written."""
         if self._start is None:
             return

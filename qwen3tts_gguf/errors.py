@@ -1,7 +1,7 @@
 """What can go wrong, as one tree.
 
     Error
-    ├── ModelFileError       a GGUF file: missing, damaged, of another model, the other half of a pair absent
+    ├── ModelFileError       a GGUF file: missing, damaged, of another model, one of a pair absent
     ├── CheckpointError      a Hugging Face checkpoint that cannot be converted
     ├── AudioError           audio that cannot be read, written or used as a reference
     ├── TextError            text that cannot be spoken
@@ -71,7 +71,7 @@ class Note:
 
 
 class ModelFileError(Error):
-    """A GGUF file is missing, damaged, of another model, or lacks its other half."""
+    """A GGUF file is missing or damaged, belongs to another model, or its pair is incomplete."""
 
 
 class CheckpointError(Error):

@@ -142,6 +142,11 @@ class TTS:
         """Why the model is not where it was to be, if it is not."""
         return self.engine.placement.notes
 
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The talker file and the mmproj file."""
+        return self._files.talker.file.path, self._files.mmproj.file.path
+
     # -- voices --------------------------------------------------------------------------------------------------------
 
     @property
@@ -311,9 +316,18 @@ class TTS:
 
     # -- codes and samples ---------------------------------------------------------------------------------------------
 
-    def decode(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
-        """codes [frames, 16] -> samples [frames * 1920]. Raises CodesError."""
-        return self.engine.decode(codes)
+    def decode(self, codes: NDArray[np.integer], voice: Voice | None = None) -> NDArray[np.float32]:
+        """codes [frames, 16] -> samples [frames * 1920].
+
+        voice: that of the speech, if the codes are of one: cloned from a clip with its transcript, a speech sounds as
+        if the clip came before it. None: nothing came before. Raises CodesError, VoiceError.
+        """
+        return self.engine.decode(codes, None if voice is None else self._clip_before(self.resolve(voice)))
+
+    def _clip_before(self, voice: Voice) -> Voice | None:
+        """The voice, if the codec goes on from its clip."""
+        resolved = self._compatibility.resolve(voice, None)
+        return None if resolved.codes is None or resolved.transcript is None else voice
 
     def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
         """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises AudioError; OptionError without an encoder."""

@@ -3,7 +3,7 @@
     python tests/release.py [REPOSITORY]
 
 REPOSITORY is the public address, such as https://github.com/OWNER/NAME. A package registry shows the README without
-the files beside it, so in the archives its relative links lead to the tag vVERSION there. Without an address they
+its files, so in the archives its relative links lead to the tag vVERSION there. Without an address they
 become plain text.
 
 1. Builds the source distribution, and the wheel from it (`python -m build`, so a file that the source distribution

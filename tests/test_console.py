@@ -142,7 +142,7 @@ def test_a_text_of_another_encoding_says_what_to_do(run: test_cli.Run, model: Pa
 # -- transcripts beside the clip ---------------------------------------------------------------------------------------
 
 
-def test_a_transcript_beside_the_clip_is_named_when_it_is_used(run: test_cli.Run, model: Path, place: Path) -> None:
+def test_a_transcript_next_to_the_clip_is_named_when_it_is_used(run: test_cli.Run, model: Path, place: Path) -> None:
     soundfile.write("ref.wav", tiny.reference_clip(), 24_000)
     (place / "ref.txt").write_bytes(b"\xef\xbb\xbfThe light came on again.\r\n")
     speak = ("speak", "Hello.", "--voice", "ref.wav", "-m", model, *SHORT, "--save-voice")
@@ -156,7 +156,7 @@ def test_a_transcript_beside_the_clip_is_named_when_it_is_used(run: test_cli.Run
     ("content", "message"),
     [(b"", "ref.txt: it is empty"), (b"\xef\xbb\xbf \n", "it is empty"), (b"caf\xe9", "not UTF-8")],
 )
-def test_one_that_nobody_asked_for_and_nobody_can_read_is_a_warning(
+def test_an_unreadable_transcript_that_was_not_named_is_a_warning(
     run: test_cli.Run, model: Path, place: Path, content: bytes, message: str
 ) -> None:
     soundfile.write("ref.wav", tiny.reference_clip(), 24_000)
@@ -218,7 +218,7 @@ def test_a_stream_into_a_file_has_its_sizes_in_the_end(pair: Pair, place: Path, 
     assert sizes(content) == (len(content) - 8, len(content) - 44) and len(content) == 44 + 2 * 2 * 1920
 
 
-def test_what_lies_before_the_stream_stays(model: Path, place: Path) -> None:
+def test_bytes_before_the_stream_stay(model: Path, place: Path) -> None:
     line, environment = command("speak", "Hi.", "-m", model, "-o", "-", "-q", *SHORT)
     with (place / "two.bin").open("wb") as file:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Every net on a GPU against the same net on the CPU. Skipped where ggml finds no GPU; `just gpu` makes one of a CPU."""
+"""Every net on a GPU against the same net on the CPU. Skipped where ggml finds no GPU; `just gpu` needs none."""
 
 from __future__ import annotations
 
@@ -195,15 +195,13 @@ def test_a_cancelled_speech_leaves_the_others_alone(on_gpu: TTS) -> None:
 
 
 @pytest.mark.parametrize("type", ["q8_0", "q4_0"])
-def test_quantized_models_are_as_near_to_f32_as_verify_allows(
-    pair: Callable[..., ConvertedPair], type: str
-) -> None:
+def test_quantized_models_are_as_near_to_f32_as_verify_allows(pair: Callable[..., ConvertedPair], type: str) -> None:
     options = SpeechOptions(seed=0, max_frames=4)
     reports = [
         compare(pair(type).talker, pair().talker, texts=[TEXT], options=options, device=device)
         for device in ("cpu", "gpu")
     ]
-    cpu, gpu = (set(each.split(" ")[0] for each in Thresholds().failures(report)) for report in reports)
+    cpu, gpu = ({each.split(" ")[0] for each in Thresholds().failures(report)} for report in reports)
     assert gpu <= cpu
 
 
@@ -265,9 +263,7 @@ def test_without_memory_auto_takes_the_cpu_and_gpu_fails(
         TTS(pair().talker, device="gpu")
 
 
-def test_a_full_device_is_not_begun_with(
-    pair: Callable[..., ConvertedPair], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_device_is_not_begun_with(pair: Callable[..., ConvertedPair], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "memory", lambda device: (1 << 20, 1 << 30))
     with pytest.raises(DeviceError, match="GB free"):
         TTS(pair().talker, device="gpu", check_memory=True)

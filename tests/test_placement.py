@@ -54,7 +54,7 @@ def test_auto_passes_over_a_full_gpu_and_reports_it(gpus: Callable[..., None], f
     gpus(CARD, free={"CUDA0": 1})
     chosen = place("auto", files)
     assert chosen.devices == dict.fromkeys(NETS, CPU) and "CUDA0" in chosen.notes[0].message
-    with pytest.raises(DeviceError, match="CUDA0 has 0.0 GB free"):
+    with pytest.raises(DeviceError, match=r"CUDA0 has 0\.0 GB free"):
         place("gpu", files, check_memory=True)
     assert place("gpu", files).devices == dict.fromkeys(NETS, CARD)  # not checked
 

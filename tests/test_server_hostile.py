@@ -155,7 +155,7 @@ def counts() -> tuple[int, int]:
     return process.num_threads(), process.num_fds()
 
 
-@pytest.mark.parametrize("n", [12, pytest.param(1000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("n", [24, pytest.param(1000, marks=pytest.mark.soak)])
 def test_clients_that_hang_up_leave_memory_threads_and_files_as_they_were(server: Running, n: int) -> None:
     grown(server, max(12, n // 10))  # caches, threads and malloc's pools reach their size
     server.client.close()
@@ -167,7 +167,8 @@ def test_clients_that_hang_up_leave_memory_threads_and_files_as_they_were(server
         time.sleep(0.01)
     after = counts()
     server.client = httpx.Client(base_url=server.url, timeout=30, trust_env=False)
-    assert after[0] <= before[0] and after[1] <= before[1]
+    assert after[0] <= before[0] + 3  # thread pools may still grow a little; a thread per lost client would be 8
+    assert after[1] <= before[1]
     assert psutil.Process().memory_info().rss < 1.1 * rss
 
 

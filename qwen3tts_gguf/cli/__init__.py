@@ -1,7 +1,7 @@
 """The command line: the only place that prints, exits, or reads the environment.
 
     __init__  the app, and how errors end it        console  what the commands share
-    converting  speaking  serving  voices  codec  inspecting  devices  benching  verifying   the commands
+    converting  speaking  books  serving  voices  codec  inspecting  devices  benching  verifying  the commands
     voice_options  expanded  text_argument          what several commands take
     speech_output  reporting                        what they write
     wording                                         the library's parameters as flags
@@ -26,9 +26,9 @@ import typer
 
 from ..engine.threads import SPIN_COUNT
 from ..errors import Error, NoEndOfSpeech
-from . import benching, codec, converting, devices, inspecting, serving, speaking, verifying, voices
+from . import benching, books, codec, converting, devices, inspecting, serving, speaking, verifying, voices
 from .console import printable, stderr, stdout
-from .panels import App
+from .panels import App, paragraphs
 from .text_argument import DASH_HINT, QUOTES_HINT, TextCommand, UsageError
 from .wording import in_flags
 
@@ -38,12 +38,25 @@ _EXIT_ERROR, _EXIT_NO_END_OF_SPEECH, _EXIT_INTERRUPTED = 1, 3, 130
 
 app = App(
     name="qwen3tts",
-    help="Speak with Qwen3-TTS on an ordinary CPU, offline.",
+    help=paragraphs(
+        """Speak with Qwen3-TTS on an ordinary CPU, offline.
+
+        Examples:
+
+          qwen3tts speak "Seven three nine."
+          qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base
+          qwen3tts speak --help
+
+        The first one speaks at once, with nano, the small model in the package. The second makes a model that can say
+        anything.
+        """
+    ),
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(converting.convert)
 app.command(cls=TextCommand)(speaking.speak)
+app.command()(books.read)
 app.command()(serving.serve)
 app.add_typer(voices.app, name="voice")
 app.add_typer(codec.app, name="codec")

@@ -166,12 +166,12 @@ def output_target(output: Path, format: str | None = None) -> Path | BinaryIO:
 
 
 def model_or_nano(model: Path, context: typer.Context) -> Path | None:
-    """The model asked for; None where none is asked for and none is in the usual folder, so that nano speaks."""
+    """The model that was named; None if none was and none is in the default folder, so that nano speaks."""
     return model if not is_default(context, "model") or any(model.glob("*.gguf")) else None
 
 
 def is_default(context: typer.Context, parameter: str) -> bool:
-    """Whether a parameter has its default because nobody gave it."""
+    """Whether a parameter has its default because it was not given."""
     given = context.get_parameter_source(parameter)
     return given is None or given.name == "DEFAULT"
 

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..reading import Passage, Reading
+    from ..reading import Reading
     from ..speech.options import SpeechOptions
     from ..speech.passages import Split
+    from ..speech.spoken import Passage
     from ..tts import TTS
     from ..voice.voice import Voice
 
-__all__ = ["LongTextOptions", "Spoken"]
+__all__ = ["LongTextOptions", "PauseOption", "SplitOption", "SplitText", "Spoken"]
 
 Made = TypeVar("Made")
 
@@ -45,6 +46,29 @@ class SplitText(str, Enum):
     LINE = "line"
 
 
+SplitOption = Annotated[
+    SplitText,
+    value(
+        "UNIT",
+        TEXT,
+        "What is spoken in one go: sentence, paragraph, line, none (all of it), or auto: up to 300 letters. "
+        "Default: auto; with --subtitles sentence.",
+        "--split",
+        show_default=False,
+    ),
+]
+PauseOption = Annotated[
+    str,
+    value(
+        "SECONDS",
+        TEXT,
+        "Pause between passages of a long text, or two: after a sentence, after a paragraph. Default: 0.3,0.6.",
+        "--pause",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class LongTextOptions:
     """Texts of any length."""
@@ -53,27 +77,8 @@ class LongTextOptions:
         Path | None,
         value("FILE", TEXT, "Speak a file of UTF-8 text; - is stdin.", "--file", "-f"),
     ] = None
-    split: Annotated[
-        SplitText,
-        value(
-            "UNIT",
-            TEXT,
-            "What is spoken in one go: sentence, paragraph, line, none (all of it), or auto: up to 300 letters. "
-            "Default: auto; with --subtitles sentence.",
-            "--split",
-            show_default=False,
-        ),
-    ] = SplitText.AUTO
-    pause: Annotated[
-        str,
-        value(
-            "SECONDS",
-            TEXT,
-            "Pause between passages of a long text, or two: after a sentence, after a paragraph. Default: 0.3,0.6.",
-            "--pause",
-            show_default=False,
-        ),
-    ] = "0.3,0.6"
+    split: SplitOption = SplitText.AUTO
+    pause: PauseOption = "0.3,0.6"
     subtitles: Annotated[
         Path | None,
         value("FILE", OUTPUT, "Also save subtitles, one cue per sentence: .srt or .vtt.", "--subtitles"),
@@ -82,7 +87,7 @@ class LongTextOptions:
     def text(self, argument: str | None) -> str:
         """What to speak: the argument, a file, or stdin. Raises TextError, OptionError."""
         if self.file is not None and argument is not None:
-            raise OptionError("--file is the text: leave out the other one")
+            raise OptionError("--file gives the text: leave out the argument TEXT")
         if self.file is None and argument is None:
             raise UsageError("Missing text: give it as an argument, by --file, or - for standard input.")
         if argument == "-" or str(self.file) == "-":
@@ -230,7 +235,7 @@ class Spoken:
 def _write_passages(
     reading: Reading, target: SoundTarget, spoken: Spoken, advance: Callable[[int], None], keep_partial: bool
 ) -> None:
-    passages = _begun(reading)
+    passages = _started(reading)
     with target.opened(keep_partial=keep_partial) as sink:
         for passage in passages:
             sink.write(passage.sound)
@@ -241,7 +246,7 @@ def _write_passages(
 def _write_sounds(
     reading: Reading, target: SoundTarget, spoken: Spoken, advance: Callable[[int], None], keep_partial: bool
 ) -> None:
-    sounds = _begun(reading.stream())
+    sounds = _started(reading.stream())
     with target.opened(keep_partial=keep_partial) as sink:
         for sound in sounds:
             sink.write(sound.samples)
@@ -250,7 +255,7 @@ def _write_sounds(
                 advance(len(sound.text) if is_new else 0)
 
 
-def _begun(sounds: Iterable[Made]) -> Iterator[Made]:
+def _started(sounds: Iterable[Made]) -> Iterator[Made]:
     """The same, the first one made: what is refused is refused before anything is written."""
     iterator = iter(sounds)
     return chain([next(iterator)], iterator)

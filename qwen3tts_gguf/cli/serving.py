@@ -258,7 +258,7 @@ def _keys(file: Path | None) -> tuple[str, ...]:
     keys = [line.strip() for line in [*lines, os.environ.get(KEY_ENVIRONMENT, "")]]
     found = tuple(key for key in keys if key and not key.startswith("#"))
     if file is not None and not found:
-        raise OptionError(f"{file}: no key in it")
+        raise OptionError(f"{file}: there is no API key in this file")
     return found
 
 

@@ -188,8 +188,8 @@ def _print(report: Report) -> None:
 
     texts = Table("text", "frames", "greedy: equal", "differ from frame", box=None, padding=(0, 2, 0, 0))
     for spoken in report.texts:
-        parted = "never" if spoken.parted is None else f"{spoken.parted} of {spoken.greedy_frames}"
-        texts.add_row(escape(spoken.text), str(spoken.frames), f"{spoken.greedy_equal:.1%}", parted)
+        differ = "never" if spoken.first_difference is None else f"{spoken.first_difference} of {spoken.greedy_frames}"
+        texts.add_row(escape(spoken.text), str(spoken.frames), f"{spoken.greedy_equal:.1%}", differ)
     stdout.print(texts)
 
 

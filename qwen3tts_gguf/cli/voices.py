@@ -141,8 +141,8 @@ def list_voices(
     table.add_column("transcript", no_wrap=True, overflow="ellipsis", ratio=1)
     for report in reports:
         kind = report["kind"] + (", default" if report["default"] else "")
-        says = report["transcript"] or report.get("instruct") or "-"
-        cells = report["name"], kind, _described(report), says
+        words = report["transcript"] or report.get("instruct") or "-"
+        cells = report["name"], kind, _described(report), words
         table.add_row(*map(escape, cells))
     if reports:
         stdout.print(table)
@@ -166,10 +166,11 @@ def show(
 
       qwen3tts voice show mika
     """
+    from ..voice.shipped import shipped_voices
     from ..voice.store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
-    shipped = {} if store.path(name).is_file() else _shipped(context, model, mmproj)
+    shipped = {} if store.path(name).is_file() else {**shipped_voices(""), **_shipped(context, model, mmproj)}
     if name in shipped:
         report = _shipped_report(shipped[name])
     else:
@@ -326,8 +327,8 @@ def _described(report: dict[str, Any]) -> str:
     """What a voice is, in a few words."""
     if report["kind"] == "shipped":
         return f"{report['sex']}, {report['accent']} accent"
-    reference = [f"{report['frames'] * 0.08:.1f} s reference"] if report["frames"] else []
-    vector = [f"{report['speaker_values']} values"] if report["speaker_values"] else []
+    reference = [f"codes of {report['frames'] * 0.08:.1f} s"] if report["frames"] else []
+    vector = [f"vector of {report['speaker_values']}"] if report["speaker_values"] else []
     preset = [f"preset {report['preset']}"] if report["preset"] else []
     language = [report["language"]] if report["language"] else []
     return ", ".join(reference + vector + preset + language) or "description"

@@ -10,7 +10,7 @@ themselves; one more decodes while talker and predictor make the next frame (cod
 nets: every thread that computes with ggml gets a team of OpenMP threads of its own, and a lock around a prompt would
 stop everybody.
 
-Up to `n_lanes` speeches share a step. More may be open: they take turns, frame by frame. What a speech says depends on
+Up to `n_lanes` speeches share a step. More may be open: they take turns, frame by frame. A speech depends on
 its `Request` alone, never on the others (nets/widths.py says how products are shared without a bit's difference).
 """
 
@@ -252,7 +252,7 @@ class Engine:
             self._attempt(prompts[:1], lambda: self._prefill(prompts[0]))
         if speaking:
             self._attempt(speaking, lambda: self._frame(speaking))
-            with self._changed:  # whoever had a turn goes to the end
+            with self._changed:  # one that had a turn goes to the end
                 self._lanes.sort(key=lambda lane: lane in speaking)
 
     def _attempt(self, lanes: Sequence[Lane], work: Callable[[], None]) -> None:
@@ -268,7 +268,7 @@ class Engine:
         lane.sequence = self._talker.open()
         started = time.perf_counter()
         lane.slices.extend(lane.sequence.start(prompt.embeddings, prompt.n_shared))
-        lane.timings.prompt_positions, lane.timings.prompt_kept = len(prompt.embeddings), lane.sequence.n_kept
+        lane.timings.prompt_positions, lane.timings.prompt_reused = len(prompt.embeddings), lane.sequence.n_reused
         lane.timings.prompt += time.perf_counter() - started
         is_alone = all(other.sequence is None or other is lane for other in self._lanes)
         self._codec.prime(lane, in_parallel=not is_alone)

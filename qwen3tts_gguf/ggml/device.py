@@ -5,7 +5,7 @@
     w = weights.matrix(blocks, (out, in), GgmlType.Q4_0)    # in the first placement that can multiply with it
     w.placement                                             # "AMX", "CPU_REPACK", or "" for ordinary memory
 
-Beside ordinary memory ggml's CPU backend has "extra" buffer types, whose layout of a matrix suits one kind of CPU. A
+Besides ordinary memory, ggml's CPU backend has "extra" buffer types, whose layout of a matrix suits one kind of CPU. A
 matrix there can be multiplied with and nothing else: no row lookup, no reading back. Which of them a machine should use
 is not decided here (engine/plan.py); a type that ggml offers may still crash the process (ggml/trial.py).
 

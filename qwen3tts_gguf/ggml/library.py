@@ -6,7 +6,7 @@ of its own. Symbols are therefore looked up through the handle of the loaded lib
 state.
 
 The CPU backend is a dependency of libllama in most builds. In a build with GGML_BACKEND_DL it is a plugin, one for each
-kind of CPU, that somebody has to load: when none is registered, the import of this module does. Its functions are in a
+kind of CPU, that has to be loaded: when none is registered, the import of this module does it. Its functions are in a
 library of their own then, so that library is looked up by the address of one of them.
 """
 

@@ -14,9 +14,10 @@ Rows are what the time goes into here, 1920 a frame in the end, so how ggml mult
 - Windows of a dilated convolution are gathered by one copy; at points, rows that belong together lie in memory one
   after another, and nothing is gathered.
 - An elementwise operation computes addresses again for each row. So narrow rows are taken many at a time, and vectors
-  of a value a channel are stored as often as fits: "tiled".
-- ggml rounds a product of one row in one way and of two or more in another. So that neither chunks nor company show,
-  layers with one row a frame multiply row by row (`linear`); all others have several rows in any case.
+  of a value per channel are stored as often as fits: "tiled".
+- ggml rounds a product of one row in one way and of two or more in another. So that neither chunks nor other
+  streams change a sample, layers with one row per frame multiply row by row (`linear`); all others have several rows
+  in any case.
 """
 
 from __future__ import annotations

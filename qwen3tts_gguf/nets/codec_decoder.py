@@ -13,7 +13,7 @@ Mirrors Qwen3TTSTokenizerV2Decoder (qwen-tts 0.1.1, core/tokenizer_12hz/modeling
 
 Every layer is causal, so a frame needs of the past only the left context of each convolution and the keys and values
 of the last 71 frames: the stream's `CodecState`. Several streams are decoded together up to the first block, where the
-time goes into reading weights. Neither company nor chunking changes any sample.
+time goes into reading weights. Neither other streams nor chunking change any sample.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class CodecDecoder:
         Args:
             jobs: for each stream its state, which moves on, and codes [T, 16]; T may differ. No state twice.
         Returns:
-            For each stream samples float32 [T * samples_per_frame] in [-1, 1], the same to the bit in any company.
+            For each stream samples float32 [T * samples_per_frame] in [-1, 1], bit-identical to those it gets alone.
         Raises:
             CodesError: codes outside the codebooks; no state has moved then.
             ModelFileError: weights turn out to be damaged.

@@ -1,6 +1,6 @@
 """How the codec decoder's products are computed: choices whose best differs by CPU. None of them changes the file.
 
-ms a frame of the 0.6B geometry, F16 codec, 1 / 2 threads, medians of one alternating run on an Intel Xeon with AMX, 2
+ms per frame of the 0.6B geometry, F16 codec, 1 / 2 threads, medians of one alternating run on an Intel Xeon with AMX, 2
 cores; SNR against the layout `F16`, on the trained codec of nano (every kernel forced) / on random weights:
 
 | layout         | one frame at once | four at once, or of four streams | SNR, dB | memory                            |

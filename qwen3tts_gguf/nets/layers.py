@@ -32,7 +32,7 @@ _TRANSPOSED_AT_ONCE = 32  # input channels: what a transposition reads stays in 
 
 
 class WeightLoader:
-    """Reads a file's tensors into `Weights`, under one prefix. Raises ModelFileError for one that holds NaN."""
+    """Reads a file's tensors into `Weights`, under one prefix. Raises ModelFileError for one that contains NaN."""
 
     def __init__(self, file: GgufFile, weights: Weights, prefix: str = "") -> None:
         self._file, self._weights, self._prefix = file, weights, prefix
@@ -184,7 +184,7 @@ def stacked_linear(g: Graph, stacked: list[Tensor], x: Tensor, linear: Callable[
 
 
 def independent_rows(g: Graph, weight: Tensor, x: Tensor, max_rows: int = ANY) -> Tensor:
-    """weight [out, in], contiguous x [T, in] -> [T, out], each row equal to the bit to its product alone.
+    """weight [out, in], contiguous x [T, in] -> [T, out], each row bit-identical to its product alone.
 
     As many rows as may share a product do (widths.py, at most `max_rows`). The rest is planes of one tensor, which ggml
     multiplies plane by plane with the kernel for that many rows; or products of their own where it cannot do that.

@@ -3,7 +3,7 @@
     x [lanes * T, talker_hidden] -> proj_in (where the talker is wider) -> 5 layers -> norm -> [lanes * T, hidden]
 
 A lane is one speech; its T positions follow those it has passed through already, whose keys and values stay in the
-graph. Lanes share products as far as a lane's rows come out the same, to the bit, in any company (nets/widths.py).
+graph. Lanes share products only as far as each lane's rows stay bit-identical (nets/widths.py).
 Mirrors Qwen3TTSTalkerCodePredictorModel (qwen-tts 0.1.1, core/models/modeling_qwen3_tts.py).
 """
 

@@ -13,7 +13,7 @@ Many sequences can be open, one for each speech:
     [out] = talker.step([(sequence, prompt[-1])])           # that row, and then one row per frame
     outs = talker.step([(sequence, row), (other, its_row)])
 
-What a sequence computes is equal, to the bit, whatever others there are and however many threads: a prompt's parts
+What a sequence computes is bit-identical whatever other sequences and however many threads there are: a prompt's slices
 depend on the prompt alone, and rows share a product only up to the width that leaves each row's rounding alone
 (widths.py). All of it is for one thread at a time.
 
@@ -125,7 +125,7 @@ class Talker:
         self._memory = TalkerMemory(new_context, model.config.context_length, n_threads, self._maker)
 
     def wait_until_loaded(self) -> Any:
-        """llama.cpp reads the weights while the caller goes on -> its llama_model. Raises BackendError."""
+        """llama.cpp reads the weights while the caller continues -> its llama_model. Raises BackendError."""
         assert self._loading, "the talker is closed"
         return self._loading.result().pointer
 
@@ -220,7 +220,7 @@ class TalkerSequence:
         self._talker = talker
         self._slot: Slot | None = None
         self._closed = False
-        self.n_kept = 0
+        self.n_reused = 0
         """Positions of the prompt that were there already, from another sequence."""
 
     @property
@@ -242,8 +242,8 @@ class TalkerSequence:
         memory, slices = self._talker._memory, self._talker.slices(len(prompt), n_shared)
         prefix = prompt[: _shared_part(len(prompt), n_shared)].copy()
         self._slot = memory.begin(len(prompt), prefix)
-        self.n_kept = self._slot.n_positions
-        return [part for part in slices if part.start >= self.n_kept]
+        self.n_reused = self._slot.n_positions
+        return [part for part in slices if part.start >= self.n_reused]
 
     def prefill(self, rows: Rows) -> None:
         """rows [n, hidden], the next part of a prompt. Raises BackendError."""

@@ -2,8 +2,8 @@
 
 A stream holds one sequence, whose position p lies in cell p. Streams share the weights of a pass and nothing else
 (`kv_unified` is off). Flash attention is off: from position 256 on it splits one row's keys by thread
-(ggml-cpu/ops.cpp, `use_split_kv_path`), so that rounding would depend on the number of threads and on company. With
-both off, longer neighbours only add keys that are masked, and sums over those only add zeros.
+(ggml-cpu/ops.cpp, `use_split_kv_path`), so that rounding would depend on the number of threads and on other
+sequences. With both off, longer neighbours only add keys that are masked, and sums over those only add zeros.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many rows one product may take so that each row's result is equal, to the bit, to that of the row alone.
+"""How many rows one product may take so that each row's result is bit-identical to that of the row alone.
 
 ggml rounds a row differently when it multiplies several at once: for some types and layouts, from some number of rows
 on. Speech must not depend on what else is spoken at the same time, so rows of different speeches share a product only
