@@ -146,13 +146,13 @@ def test_a_state_is_copied_and_its_memory_is_used_again(gpu: Backend) -> None:
 # -- speaking ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_device_says_what_the_cpu_says(on_gpu: TTS, tts: TTS) -> None:
+def test_the_device_generates_what_the_cpu_generates(on_gpu: TTS, tts: TTS) -> None:
     (codes, samples), (expected, of_cpu) = spoken(on_gpu), spoken(tts)
     assert np.array_equal(codes, expected)
     assert relative_error(samples, of_cpu) < NEAR
 
 
-def test_the_same_seed_alone_says_the_same_again(on_gpu: TTS) -> None:
+def test_the_same_seed_alone_generates_the_same_again(on_gpu: TTS) -> None:
     options = SpeechOptions(seed=3, max_frames=4)
     assert np.array_equal(spoken(on_gpu, None, options)[1], spoken(on_gpu, None, options)[1])
 
@@ -167,8 +167,8 @@ def test_voices_speak_on_the_device_saved_and_in_context(on_gpu: TTS, tts: TTS, 
         assert np.array_equal(spoken(on_gpu, voice)[0], spoken(tts, voice)[0])
 
 
-def test_four_lanes_say_what_each_says_alone(pair: Callable[..., ConvertedPair]) -> None:
-    """Not promised to the bit on a device; greedy codes of these weights are the same."""
+def test_four_lanes_generate_what_each_generates_alone(pair: Callable[..., ConvertedPair]) -> None:
+    """Not promised on a device; greedy codes of these weights are the same."""
     with TTS(pair().talker, device="gpu", n_lanes=4) as tts:
         texts = ["one", "two three", "four five six", "seven eight nine ten"]
         alone = []
