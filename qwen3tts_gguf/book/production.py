@@ -277,7 +277,7 @@ def require_output(out: Path, settings: Settings) -> None:
     elif out.exists() and not out.is_dir():
         raise OptionError(f"{out}: this is a file", hint="give a folder, or a name that ends in .m4b")
     elif out.suffix.lower().lstrip(".") in (*FORMATS, "ogg", "m4a"):
-        raise OptionError(f"{out}: a book is a folder of files, or one .m4b", hint="give a folder, and its `format`")
+        raise OptionError(f"{out}: a book is a folder of files, or one .m4b", hint="give a folder, and `format`")
 
 
 def steady_voice(tts: TTS, chapters: Sequence[Chapter], voice: Voice | None, options: SpeechOptions) -> Voice | None:

@@ -127,20 +127,20 @@ def read(
 ) -> None:
     """Read a book aloud: an audio file per chapter, or one .m4b.
 
-    Look at the chapters first, try the voice on one of them, then let it read all of them:
+    Look at the chapters first, try the voice on one of them, then have all of them read:
 
       qwen3tts read book.epub --list
       qwen3tts read book.epub --chapters 2 -o try --voice yuki
       qwen3tts read book.epub -o audiobook --voice yuki
       qwen3tts read book.epub -o audiobook.m4b --voice yuki
 
-    You can stop at any time, and the computer may crash: the same command goes on where it was. If the text, the voice
-    or an option changes, the chapters that it changes are made again; what is unchanged stays.
+    You can stop at any time, and the computer may crash: the same command continues where it stopped. If the text, the
+    voice or an option changes, the chapters that it changes are made again; what is unchanged stays.
 
     A folder also gets a playlist (.m3u8). Files have tags: title, book, author, number and cover.
 
     Notes, page numbers, program code and pictures are not read. A passage that does not end after all --retries is
-    written as it is, with a warning, and the command ends with 3 after the whole book.
+    written as it is, with a warning, and the exit code is 3 after the whole book.
     """
     from ..book.chapters import read_book
 
@@ -225,7 +225,7 @@ def _print_list(book: Book, chapters: list[Chapter], speed: float) -> None:
         seconds = _clock(chapter.seconds / speed)
         table.add_row(str(number), printable(chapter.title).replace("[", "\\["), f"{chapter.n_letters:,}", seconds)
     total = sum(chapter.seconds for chapter in chapters) / speed
-    table.add_row("", "together", f"{sum(chapter.n_letters for chapter in chapters):,}", _clock(total))
+    table.add_row("", "total", f"{sum(chapter.n_letters for chapter in chapters):,}", _clock(total))
     stdout.print(table)
 
 
@@ -233,7 +233,7 @@ def _make(production: Production, output: Path, quiet: bool) -> None:
     n = len(production.work)
     kept = sum(work.is_finished for work in production.work)
     if kept and not quiet:
-        stderr.print(f"{kept} of {n} chapters are finished already", soft_wrap=True)
+        stderr.print(f"chapters that are finished already: {kept} of {n}", soft_wrap=True)
     left = sum(len(work.chapter.text) for work in production.work if not work.is_finished)
     with _bar(left, quiet) as advance:
         for work, file, notes in production.make(advance):
@@ -244,7 +244,7 @@ def _make(production: Production, output: Path, quiet: bool) -> None:
                     printable(f"{work.number}/{n} {work.chapter.title} -> {where}"), soft_wrap=True, markup=False
                 )
     if not quiet:
-        stderr.print(printable(f"{n} chapters -> {output}"), soft_wrap=True, markup=False)
+        stderr.print(printable(f"{n} {'chapter' if n == 1 else 'chapters'} -> {output}"), soft_wrap=True, markup=False)
 
 
 @contextmanager
