@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket  # noqa: F401
 import wave
 from collections.abc import Iterator
 from pathlib import Path

@@ -17,13 +17,12 @@ from .guard import matching_key
 from .problems import Problem
 from .record import client_of, record_of
 from .services import Services
-from .sockets import NORMAL, POLICY, closed_when_idle, frames_of, served_by
+from .sockets import NORMAL, POLICY, closed_when_idle, received, served_by
 
 __all__ = ["speak_as_elevenlabs"]
 
 _WIRE = "elevenlabs"
 _MOST_CONTEXTS = 16
-_MOST_PROBLEMS = 20
 _INACTIVITY_SECONDS = (20, 5, 180)
 """Default, least and most of `inactivity_timeout`."""
 
@@ -55,11 +54,17 @@ class _Session:
 
     async def serve(self) -> None:
         try:
-            await served_by(self._socket, self._receive(), self._watch(), self._wait())
+            receiving = received(
+                self._socket, self._act, self._send_problem, lambda: self._is_known and self._has_contexts
+            )
+            await served_by(self._socket, receiving, self._watch(), self._wait())
         finally:
             for task in self._speaking:
                 task.cancel()
             await asyncio.gather(*self._speaking, return_exceptions=True)
+
+    def _forgives(self) -> bool:
+        return self._is_known and self._has_contexts
 
     async def _wait(self) -> int:
         return await self._over
@@ -80,20 +85,8 @@ class _Session:
 
     # -- what comes in -------------------------------------------------------------------------------------------------
 
-    async def _receive(self) -> int:
-        n_problems = 0
-        async for frame in frames_of(self._socket):
-            self._last_message_at = time.monotonic()
-            try:
-                self._act(frame)
-            except Problem as problem:
-                await self._send_problem(problem)
-                n_problems += 1
-                if not self._is_known or not self._has_contexts or n_problems >= _MOST_PROBLEMS:
-                    return POLICY
-        return NORMAL
-
     def _act(self, frame: str | bytes) -> None:
+        self._last_message_at = time.monotonic()
         message, fields = read_message(frame, has_contexts=self._has_contexts)
         if not self._is_known:
             if matching_key(self._services.settings.api_keys, key_of(fields)) is None:

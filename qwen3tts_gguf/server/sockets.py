@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .conversation import ConnectionLost
+from .problems import Problem
 
-__all__ = ["NORMAL", "POLICY", "closed_when_idle", "frames_of", "served_by"]
+__all__ = ["NORMAL", "POLICY", "closed_when_idle", "received", "served_by"]
 
 NORMAL, POLICY = 1000, 1008
+_MOST_PROBLEMS = 20
+"""Wrong messages of one connection, after which it is closed."""
 
 
-async def frames_of(socket: WebSocket) -> AsyncIterator[str | bytes]:
-    """What the client sends. Raises WebSocketDisconnect when it goes."""
+async def received(
+    socket: WebSocket,
+    act: Callable[[str | bytes], None],
+    refuse: Callable[[Problem], Awaitable[None]],
+    forgives: Callable[[], bool] = lambda: True,
+) -> int:
+    """Hand every frame to `act`, and the Problem it raises to `refuse`. The code to close with after too many problems.
+
+    forgives: asked after a problem; false closes at once. Raises WebSocketDisconnect when the client goes.
+    """
+    n_problems = 0
+    async for frame in _frames_of(socket):
+        try:
+            act(frame)
+        except Problem as problem:
+            await refuse(problem)
+            n_problems += 1
+            if n_problems >= _MOST_PROBLEMS or not forgives():
+                return POLICY
+    return NORMAL
+
+
+async def _frames_of(socket: WebSocket) -> AsyncIterator[str | bytes]:
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":

@@ -17,7 +17,7 @@ from .encoding import Encoder, encoder
 from .problems import Problem
 from .record import client_of
 from .services import Services
-from .sockets import NORMAL, POLICY, closed_when_idle, frames_of, served_by
+from .sockets import NORMAL, POLICY, closed_when_idle, received, served_by
 from .speech_fields import parse_fields
 from .speech_messages import Cancel, Close, Config, Done, Reader, Text
 
@@ -27,8 +27,6 @@ _WIRE = "websocket"
 _CONFIG_SECONDS = 10.0
 _IDLE_SECONDS = 300.0
 """Without a message while nothing is spoken, after which the session is closed."""
-_MOST_PROBLEMS = 20
-"""Wrong messages of one session, after which it is closed."""
 
 
 async def speak_on_socket(socket: WebSocket, services: Services) -> None:
@@ -47,22 +45,12 @@ class _Session:
         self._last_message_at = time.monotonic()
 
     async def serve(self) -> None:
-        await served_by(self._socket, self._receive(), self._speak(), self._watch())
-
-    async def _receive(self) -> int:
-        n_problems = 0
-        async for frame in frames_of(self._socket):
-            self._last_message_at = time.monotonic()
-            try:
-                self._act(frame)
-            except Problem as problem:
-                await self._send_problem(problem)
-                n_problems += 1
-                if n_problems >= _MOST_PROBLEMS:
-                    return POLICY
-        return NORMAL
+        await served_by(
+            self._socket, received(self._socket, self._act, self._send_problem), self._speak(), self._watch()
+        )
 
     def _act(self, frame: str | bytes) -> None:
+        self._last_message_at = time.monotonic()
         message = self._reader.read(frame)
         if isinstance(message, Config):
             if self._conversation.is_open:
