@@ -20,6 +20,7 @@ ROWS = (
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting"
     "  qwen3tts_gguf.cli.serving",
     "qwen3tts_gguf.cli.speech_output",
+    "qwen3tts_gguf.cli.line_files",
     "qwen3tts_gguf.cli.long_text",
     "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.sampling_options"
     "  qwen3tts_gguf.cli.sound_output  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
