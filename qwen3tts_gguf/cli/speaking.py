@@ -17,6 +17,7 @@ from ..speech.text import strip_markdown
 from .console import (
     DEFAULT_MODELS,
     CodecComputeOption,
+    DeviceOption,
     LanguageOption,
     MmprojOption,
     ModelOption,
@@ -26,6 +27,7 @@ from .console import (
     amx_setting,
     is_default,
     model_or_nano,
+    print_notes,
     require_npy,
     save_array,
     stderr,
@@ -118,6 +120,7 @@ def speak(
     ] = False,
     sampling: SamplingOptions = SamplingOptions(),
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     codec_compute: CodecComputeOption = None,
     force: Annotated[bool, flag(MACHINE, "Load the model even if it seems too large for memory.", "--force")] = False,
     codes: Annotated[
@@ -191,8 +194,10 @@ def speak(
         n_lanes="auto" if target.is_whole else 1,
         amx=amx_setting(),
         codec_type=codec_compute.value if codec_compute else "",
+        device=device,
         check_memory=not force,
     )
+    print_notes(tts.notes)
     if speaker is None:
         voice_options = voice_options.or_preferred(tts)
     voice = with_words(voice_options.chosen(tts, quiet), speaker, instruct)
