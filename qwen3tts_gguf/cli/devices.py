@@ -44,5 +44,5 @@ def devices(as_json: JsonOption = False) -> None:
     stdout.print(table)
     if len(found) == 1:
         stdout.print(
-            "This build of llama-cpp-python finds no GPU here: docs/gpu.md has the command that installs a build for a GPU."
+            "This build of llama-cpp-python finds no GPU: docs/gpu.md has the command that installs a build for one."
         )
