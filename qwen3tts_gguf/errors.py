@@ -11,6 +11,7 @@
     ├── UsageError           the library is used in a way that cannot work: a speech read twice, a closed model
     ├── NoEndOfSpeech        the model did not end the speech; carries what was generated
     └── BackendError         llama.cpp or ggml refused: out of memory, an unsupported build
+        └── DeviceError      a GPU has too little memory, or lacks an operation
 
 Every message is one line: what is wrong, and where. `hint` is what to do about it, in the library's terms: parameters
 and methods stand in backticks, and the command line replaces them by its flags (cli/wording.py). What works but could
@@ -32,6 +33,7 @@ __all__ = [
     "BackendError",
     "CheckpointError",
     "CodesError",
+    "DeviceError",
     "Error",
     "ModelFileError",
     "NoEndOfSpeech",
@@ -116,3 +118,14 @@ class NoEndOfSpeech(Error):
 
 class BackendError(Error):
     """llama.cpp or ggml refused: out of memory, or a build without what is needed."""
+
+
+class DeviceError(BackendError):
+    """A device other than the CPU has too little memory for a net, or lacks an operation that the net needs.
+
+    operation: the one that is missing, in ggml's words; empty where it is memory.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", operation: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.operation = operation

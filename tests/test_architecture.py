@@ -18,8 +18,10 @@ ROWS = (
     "qwen3tts_gguf.cli",
     "qwen3tts_gguf.cli.books  qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting"
+    "  qwen3tts_gguf.cli.devices"
     "  qwen3tts_gguf.cli.serving",
     "qwen3tts_gguf.cli.speech_output",
+    "qwen3tts_gguf.cli.line_files",
     "qwen3tts_gguf.cli.long_text",
     "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.sampling_options"
     "  qwen3tts_gguf.cli.sound_output  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
@@ -59,7 +61,7 @@ ROWS = (
     "qwen3tts_gguf.engine.engine",
     "qwen3tts_gguf.engine.codec_stage",
     "qwen3tts_gguf.engine.lane  qwen3tts_gguf.engine.plan",
-    "qwen3tts_gguf.engine.mailbox  qwen3tts_gguf.engine.threads",
+    "qwen3tts_gguf.engine.mailbox  qwen3tts_gguf.engine.threads  qwen3tts_gguf.engine.placement",
     "qwen3tts_gguf.engine",
     "qwen3tts_gguf.voice.compatibility  qwen3tts_gguf.voice.store  qwen3tts_gguf.voice.shipped",
     "qwen3tts_gguf.voice.encoder  qwen3tts_gguf.voice.cache",
@@ -104,7 +106,9 @@ ROWS = (
     "qwen3tts_gguf.ggml.slots  qwen3tts_gguf.ggml.trial",
     "qwen3tts_gguf.ggml.trial_products",
     "qwen3tts_gguf.ggml.graph  qwen3tts_gguf.ggml.machine",
+    "qwen3tts_gguf.ggml.computation",
     "qwen3tts_gguf.ggml.device  qwen3tts_gguf.ggml.rows",
+    "qwen3tts_gguf.ggml.devices",
     "qwen3tts_gguf.ggml.api  qwen3tts_gguf.ggml.finite",
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.ggml.types",

@@ -1,7 +1,7 @@
 """The command line: the only place that prints, exits, or reads the environment.
 
     __init__  the app, and how errors end it        console  what the commands share
-    converting  speaking  books  serving  voices  codec  inspecting  benching  verifying  the commands
+    converting  speaking  books  serving  voices  codec  inspecting  devices  benching  verifying  the commands
     voice_options  expanded  text_argument          what several commands take
     speech_output  reporting                        what they write
     wording                                         the library's parameters as flags
@@ -26,7 +26,7 @@ import typer
 
 from ..engine.threads import SPIN_COUNT
 from ..errors import Error, NoEndOfSpeech
-from . import benching, books, codec, converting, inspecting, serving, speaking, verifying, voices
+from . import benching, books, codec, converting, devices, inspecting, serving, speaking, verifying, voices
 from .console import printable, stderr, stdout
 from .panels import App, paragraphs
 from .text_argument import DASH_HINT, QUOTES_HINT, TextCommand, UsageError
@@ -61,6 +61,7 @@ app.command()(serving.serve)
 app.add_typer(voices.app, name="voice")
 app.add_typer(codec.app, name="codec")
 app.command()(inspecting.inspect)
+app.command()(devices.devices)
 app.command()(benching.bench)
 app.command()(verifying.verify)
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from .console import (
     DEFAULT_MODELS,
+    DeviceOption,
     MmprojOption,
     ModelOption,
     QuietOption,
@@ -52,6 +53,7 @@ def bench(
     voice_options: VoiceOptions = VoiceOptions(),
     layout: LayoutOption = TextLayout.WHOLE,
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     plan: Annotated[
         str,
         value(
@@ -94,6 +96,7 @@ def bench(
         mmproj=mmproj,
         n_threads=threads,
         amx=amx_setting(),
+        device=device,
         plan=plan,
         n_frames=frames,
         layout=layout.value,
@@ -155,6 +158,8 @@ def _print_plan(report: Report) -> None:
     plan = Table("plan", "", box=None, padding=(0, 2, 0, 0))
     for name, entry in report["plan"].items():
         plan.add_row(name, escape(printable(entry)))
+    for net, device in report["placement"].items():
+        plan.add_row(f"{net} on", escape(printable(device)))
     stdout.print(plan)
     stdout.print()
     for note in report["notes"]:

@@ -16,6 +16,7 @@ from rich.table import Table
 from ..errors import Error, OptionError
 from .console import (
     DEFAULT_MODELS,
+    DeviceOption,
     LanguageOption,
     MmprojOption,
     ModelOption,
@@ -120,6 +121,7 @@ def read(
     ] = 2,
     sampling: SamplingOptions = SamplingOptions(),
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     force: Annotated[bool, flag(MACHINE, "Load the model even if it seems too large for memory.", "--force")] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -166,7 +168,16 @@ def read(
     )  # fmt: skip
     require_output(output, settings)
     there = chosen_model(model, context, quiet)
-    with TTS(there, mmproj=mmproj, n_threads=threads, n_lanes="auto", amx=amx_setting(), check_memory=not force) as tts:
+    with TTS(
+        there,
+        mmproj=mmproj,
+        n_threads=threads,
+        n_lanes="auto",
+        amx=amx_setting(),
+        device=device,
+        check_memory=not force,
+    ) as tts:
+        print_notes(tts.notes)
         options = SpeechOptions(
             language=language or _known_language(tts, found.language), seed=seed, retries=retries, **vars(sampling)
         )

@@ -24,6 +24,8 @@ from .wording import in_flags
 __all__ = [
     "DEFAULT_MODELS",
     "CodecComputeOption",
+    "DeviceOption",
+    "JsonOption",
     "LanguageOption",
     "ModelOption",
     "OutputOption",
@@ -91,6 +93,15 @@ CodecComputeOption = Annotated[
         "--codec-compute",
     ),
 ]  # fmt: skip
+DeviceOption = Annotated[
+    str,
+    value(
+        "DEVICE", MACHINE, "What computes: cpu, gpu, auto (a GPU with room for the model, else the CPU), or a name "
+        "that qwen3tts devices lists.",
+        "--device",
+    ),
+]  # fmt: skip
+JsonOption = Annotated[bool, flag(OUTPUT, "Print JSON.", "--json")]
 ThreadsOption = Annotated[
     int | None, value("N", MACHINE, "Number of threads. Default: all that this process may use.", "--threads", min=1)
 ]

@@ -13,6 +13,7 @@ from ..errors import OptionError, TextError
 from ..measure.verdict import Report, Subject, Thresholds
 from .console import (
     DEFAULT_MODELS,
+    DeviceOption,
     LanguageOption,
     MmprojOption,
     ModelOption,
@@ -90,6 +91,7 @@ def verify(
     ] = _DEFAULT.min_greedy,
     force: Annotated[bool, flag(MODEL, "Also compare files that do not record their checkpoint.", "--force")] = False,
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     json_file: JsonFileOption = None,
     plot: Annotated[
         Path | None, value("FILE", OUTPUT, "Picture of the agreement by codebook: .png or .svg.", "--plot")
@@ -135,6 +137,7 @@ def verify(
         unrecorded=force,
         n_threads=threads,
         amx=amx_setting(),
+        device=device,
         on_stage=stages(quiet),
     )
     failures = Thresholds(

@@ -14,6 +14,8 @@ from rich.table import Table
 from ..errors import OptionError, VoiceError
 from .console import (
     DEFAULT_MODELS,
+    DeviceOption,
+    JsonOption,
     MmprojOption,
     ModelOption,
     QuietOption,
@@ -22,12 +24,13 @@ from .console import (
     amx_setting,
     model_or_nano,
     print_json,
+    print_notes,
     stderr,
     stdout,
     voices_folder,
 )
 from .expanded import expanded
-from .panels import OUTPUT, VOICE, App, flag, value
+from .panels import VOICE, App, flag, value
 from .voice_options import ENVIRONMENT, ClipOptions, known_voices
 
 if TYPE_CHECKING:
@@ -47,7 +50,6 @@ NameArgument = Annotated[
         autocompletion=known_voices,
     ),
 ]
-JsonOption = Annotated[bool, flag(OUTPUT, "Print JSON.", "--json")]
 ForceOption = Annotated[bool, flag(VOICE, "Replace a saved voice of the same name.", "--force")]
 
 
@@ -67,6 +69,7 @@ def create(
     mmproj: MmprojOption = None,
     voices: VoicesOption = None,
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -85,7 +88,8 @@ def create(
 
     store = VoiceStore(voices_folder(voices))
     store.require_free(name, overwrite=force)
-    tts = TTS(model, mmproj=mmproj, n_threads=threads, amx=amx_setting())
+    tts = TTS(model, mmproj=mmproj, n_threads=threads, amx=amx_setting(), device=device)
+    print_notes(tts.notes)
     if language is not None:
         tts.vocabulary.language_id(language)
     voice = clip_options.voice(clip, tts, quiet)

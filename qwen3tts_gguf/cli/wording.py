@@ -19,8 +19,8 @@ FLAGS = {
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
-            "codec_type", "encoding", "format", "greedy", "language", "layout", "max_frames", "mmproj", "name", "pause",
-            "repetition_penalty", "retries", "seed", "speed", "split",
+            "codec_type", "device", "encoding", "format", "greedy", "language", "layout", "max_frames", "mmproj",
+            "name", "pause", "repetition_penalty", "retries", "seed", "speed", "split",
             "sub_repetition_penalty", "sub_temperature", "sub_top_k", "sub_top_p",
             "temperature", "top_k", "top_p", "type",
         )

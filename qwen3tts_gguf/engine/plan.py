@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import Note, OptionError
+from ..ggml.devices import Device
 from ..ggml.machine import Machine, this_machine
 from ..ggml.trial import Verdict, try_buffer_types
-from ..nets.codec_layout import F16, F32, Q8_0, CodecLayout
+from ..nets.codec_layout import F16, F32, Q8_0, STORED, CodecLayout
 from ..nets.talker import TalkerBuffers
 from .threads import Shares, default_threads, shares
 
@@ -115,6 +116,10 @@ class Plan:
                     f"'{value}' is not a value of the plan's entry {name}", hint=f"possible values: {values}"
                 ) from None
         return plan
+
+    def codec_on(self, device: Device) -> CodecLayout:
+        """How the codec computes its products on a device."""
+        return self.codec if device.is_cpu else STORED
 
     def entries(self) -> dict[str, str]:
         """The plan in words, entry by entry."""

@@ -121,6 +121,8 @@ _address = function("ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes
 
 def _find_cpu_device() -> int:
     """ggml's CPU device; if its backend is a plugin that is not loaded yet, the best one is loaded."""
+    with _log_forwarded():  # the first question to ggml's registry makes each backend print the devices that it finds
+        _device_by_type(_DEVICE_TYPE_CPU)
     if not _device_by_type(_DEVICE_TYPE_CPU):
         # void ggml_backend_load_all_from_path(const char * dir_path);
         load = function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)

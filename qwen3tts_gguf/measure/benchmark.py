@@ -53,6 +53,7 @@ def measure(
     mmproj: Path | None = None,
     n_threads: int | None = None,
     amx: str = "auto",
+    device: str = "cpu",
     plan: str = "",
     n_frames: int = 100,
     layout: Layout = "whole",
@@ -65,20 +66,21 @@ def measure(
     comes next. Raises OptionError and all that loading and speaking raise.
 
     -> format (of this report), runtime, model {name, kind, files, bytes, types}, voice {kind, reference_frames},
-    layout, threads, side_by_side (threads of talker and predictor, and of the codec in parallel; None where they take
-    turns), machine {cpu, cores, memory_gb, system, features}, plan (engine/plan.py, in words), amx_lost (the CPU has
-    AMX, and this build cannot fully use it), notes (what could not be found out about the machine), versions, frames,
-    audio_seconds, load_seconds, voice_seconds, prefill {positions, reused (from earlier speeches), ms},
-    work_seconds (one utterance, from text to last sample, as `TTS.speak` makes it), rtf (work_seconds / audio_seconds),
-    streamed {work_seconds, rtf} (the same, frame by frame), frame_ms of that {talker, predictor, codec, other, whole:
-    {median, p10, p90, mean}}, first_audio {warm_ms, warm_all_ms, from_start_seconds, start}, peak_rss_gb (None where
-    unknown), long_run {frame_100_ms, last_ms, ratio, frame_100_rss_gb, last_rss_gb} or None.
+    layout, threads, side_by_side (threads of talker and predictor, and of the codec in parallel; None where they
+    take turns), machine {cpu, cores, memory_gb, system, features}, plan (engine/plan.py, in words), placement (net
+    -> device), amx_lost (the CPU has AMX, and this build cannot fully use it), notes (what could not be found out
+    about the machine, or placed as asked), versions, frames, audio_seconds, load_seconds, voice_seconds, prefill
+    {positions, reused (from earlier speeches), ms}, work_seconds (one utterance, from text to last sample, as
+    `TTS.speak` makes it), rtf (work_seconds / audio_seconds), streamed {work_seconds, rtf} (the same, frame by
+    frame), frame_ms of that {talker, predictor, codec, other, whole: {median, p10, p90, mean}}, first_audio
+    {warm_ms, warm_all_ms, from_start_seconds, start}, peak_rss_gb (None where unknown), long_run {frame_100_ms,
+    last_ms, ratio, frame_100_rss_gb, last_rss_gb} or None.
     """
     if n_frames < MIN_FRAMES:
         raise OptionError(f"a benchmark takes at least {MIN_FRAMES} frames, not {n_frames}")
     on_stage("loading")
     started = time.perf_counter()
-    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx, plan=plan)
+    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx, device=device, plan=plan)
     loaded = time.perf_counter()
     voice = (choose_voice or plain_voice)(tts)
     chosen = time.perf_counter()
@@ -111,8 +113,9 @@ def measure(
         "side_by_side": [threads.language, threads.codec] if threads.side_by_side else None,
         "machine": machine_facts(),
         "plan": tts.plan.entries(),
+        "placement": tts.placement,
         "amx_lost": tts.plan.amx_lost,
-        "notes": [str(note) for note in tts.plan.notes],
+        "notes": [str(note) for note in (*tts.plan.notes, *tts.notes)],
         "versions": versions(),
         "frames": n_frames,
         "audio_seconds": audio_seconds,

@@ -65,6 +65,7 @@ def compare(
     unrecorded: bool = False,
     n_threads: int | None = None,
     amx: str = "auto",
+    device: str = "cpu",
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Hold `model` against a pair of the same checkpoint in a larger type, best F32.
@@ -72,7 +73,7 @@ def compare(
     options: how the reference speaks the texts, and how long at most. choose_voice: makes the voice, with the
     reference. clip: what the speaker encoders listen to; None is the reference's own speech. unrecorded: take files
     that do not record their checkpoint, such as those of llama.cpp's converter. on_stage receives the name of the
-    next stage.
+    next stage. device: where the model computes; the reference is on the CPU.
 
     Raises ModelFileError for pairs of different checkpoints, before either is loaded; TextError without a text; and all
     that loading and speaking raise.
@@ -94,7 +95,7 @@ def compare(
 
     script, expected, expected_vector = reference()
     on_stage("the model: loading")
-    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx)
+    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx, device=device)
     answers = _answers(tts, script, lambda stage: on_stage(f"the model: {stage}"))
     near = [_Nearness.of(*of_line) for of_line in zip(script.lines, answers, expected, strict=True)]
     speaker_cosine = None

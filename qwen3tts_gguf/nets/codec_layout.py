@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["F16", "F32", "Q8_0", "BlockLayout", "CodecLayout", "Kernel"]
+__all__ = ["F16", "F32", "Q8_0", "STORED", "BlockLayout", "CodecLayout", "Kernel"]
 
 Kernel = Literal["stored", "f32", "points", "q8_0"]
 """How a convolution is computed: as a product with windows of its input, in the type that the file stores its weights
@@ -59,6 +59,15 @@ F16 = CodecLayout(
     ),
 )
 """Windows in the type of the file, points where rows are many: for CPUs whose F16 products are the faster ones."""
+
+STORED = CodecLayout(
+    transformer="stored",
+    upsample="stored",
+    entry="stored",
+    blocks=(BlockLayout("stored", "stored", "stored"),) * 4,
+)
+"""Windows in the type of the file everywhere: for devices other than the CPU, not all of which have the operation that
+mixes rows for points."""
 
 F32 = CodecLayout(
     transformer="stored",

@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, ModelFileError
+from ..ggml.devices import CPU, Device
 from ..model.files import TalkerFile
 from ..model.integrity import require_finite
 from .layers import require_numbers, table_rows
@@ -81,7 +82,13 @@ class TalkerOutput:
 class Talker:
     """The weights, and the keys and values of all open sequences. Raises ModelFileError for weights that are NaN."""
 
-    def __init__(self, model: TalkerFile, n_threads: int, buffers: TalkerBuffers = TalkerBuffers.REPACK) -> None:
+    def __init__(
+        self,
+        model: TalkerFile,
+        n_threads: int,
+        buffers: TalkerBuffers = TalkerBuffers.REPACK,
+        device: Device = CPU,
+    ) -> None:
         self.config = model.config
         self._file = model.file
         self._n_open = 0
@@ -89,7 +96,7 @@ class Talker:
         require_finite(model.file, *weights)
         for name in weights:  # from here on they are read through llama.cpp's own mapping
             model.file.release(name)
-        placed = placements(model, buffers)
+        placed = placements(model, buffers, device)
         self.width = min(safe_rows(model.file.info(name).type, placement) for name, placement in placed.items())
         """Rows of different sequences that may share a product."""
         self.slice_length = _slice_length(sum(prod(model.file.info(name).shape) for name in placed))
@@ -98,7 +105,7 @@ class Talker:
         # AMX weights are made by a team of OpenMP threads of its own, and while there are more of those than processors
         # all teams sleep at every barrier (two threads took 42 ms per frame of the 0.6B, not 16).
         loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talker-loader")
-        loading: Future[LoadedModel] = loader.submit(load_model, model.file, model.config, placed)
+        loading: Future[LoadedModel] = loader.submit(load_model, model.file, model.config, placed, device)
         loader.shutdown(wait=False)
         self._loading: Future[LoadedModel] | None = loading
         self._maker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talker-memory")
