@@ -3,8 +3,8 @@
     python benchmarks/streams.py TALKER.gguf --streams 1 2 4 --frames 75 --out streams.json
 
 Starts the server with as many lanes as the largest number of streams, loads the model, speaks once unmeasured, and then
-sends 1, 2, 4 .. requests for PCM at the same moment, `--runs` times each, in turns. Played from its first bytes on, a
-stream has a gap wherever the next bytes come after the last ones have been heard. Printed per number of streams: median
+sends 1, 2, 4 .. requests for PCM at the same moment, `--runs` times each, in turns. Played from 50 ms after its first
+bytes on, as the server's page does, a stream has a gap wherever the next bytes come after the last ones were played. Printed per number of streams: median
 and longest time to the first sound, seconds of gaps per minute of speech, the longest gap, and seconds taken per second
 of speech after the first sound. The machine holds as many streams as have no gap in any run.
 
@@ -29,6 +29,7 @@ from qwen3tts_gguf.measure.benchmark import TEXT
 from qwen3tts_gguf.measure.machine import machine_facts, versions
 
 _BYTES_PER_SECOND = 48_000
+_AHEAD_SECONDS = 0.05
 _START_SECONDS = 60
 
 
@@ -133,7 +134,7 @@ def _listen(port: int, n_frames: int) -> Heard:
 
 def _heard(asked_at: float, chunks: list[tuple[float, float]]) -> Heard:
     first_at, last_at = chunks[0][0], chunks[-1][0]
-    heard_until, gaps = first_at, [0.0]
+    heard_until, gaps = first_at + _AHEAD_SECONDS, [0.0]
     for at, seconds in chunks:
         gaps.append(max(0.0, at - heard_until))
         heard_until = max(heard_until, at) + seconds
