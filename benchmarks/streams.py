@@ -3,10 +3,11 @@
     python benchmarks/streams.py TALKER.gguf --streams 1 2 4 --frames 75 --out streams.json
 
 Starts the server with as many lanes as the largest number of streams, loads the model, speaks once unmeasured, and then
-sends 1, 2, 4 .. requests for PCM at the same moment, `--runs` times each, in turns. Played from 50 ms after its first
-bytes on, as the server's page does, a stream has a gap wherever the next bytes come after the last ones were played. Printed per number of streams: median
-and longest time to the first sound, seconds of gaps per minute of speech, the longest gap, and seconds taken per second
-of speech after the first sound. The machine holds as many streams as have no gap in any run.
+sends 1, 2, 4 .. requests for PCM at the same moment, `--runs` times each, in turns. A stream is played from 50 ms after
+its first bytes, as the server's page does, and has a gap wherever bytes come after the ones before were played. Printed
+per number of streams: median and longest time to the first sound, seconds of gaps per minute of speech, the longest
+gap, and seconds taken per second of speech after the first sound. The machine holds as many streams as have no gap in
+any run.
 
 (Every speech has `--frames` frames; one that would go on is cut there by the server, on purpose.)
 """
