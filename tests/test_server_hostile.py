@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
-import shutil
 import socket
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +21,6 @@ import psutil
 from serving import LONG, TEXT, Running, running
 
 from qwen3tts_gguf import TTS
-from qwen3tts_gguf.server.answer import SpeechResponse
 
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1e308, 2**63, 2**200, "", " ", "\0", "a" * 5000, "../../x", "\ud800", "🙂" * 50, "NaN",
@@ -193,49 +187,3 @@ def test_every_operation_of_the_schema_survives_schemathesis(server: Running) ->
             assert answer.status_code < 500 or answer.json()["error"]["code"] in known, answer.text[:300]
 
         check()
-
-
-@pytest.mark.soak
-def test_behind_nginx_a_stream_arrives_as_it_is_made(
-    server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    may_go_on, send, n_sent = threading.Event(), SpeechResponse._send, 0
-
-    async def slow(self: SpeechResponse, *message: Any, **more: Any) -> None:
-        nonlocal n_sent
-        n_sent += 1
-        if n_sent == 3:
-            assert await asyncio.to_thread(may_go_on.wait, 20)
-        await send(self, *message, **more)
-
-    if (nginx := shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")) is None:
-        pytest.skip("no nginx")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    page = (Path(__file__).parents[1] / "docs" / "deploy" / "nginx.conf").read_text("utf-8")
-    ours = server.url.removeprefix("http://")
-    page = page.replace("127.0.0.1:8880", ours).replace("    server 127.0.0.1:8881;\n", "")
-    page = page.replace("listen 80;", f"listen 127.0.0.1:{port};")
-    logs = f"error_log {tmp_path}/error.log; pid {tmp_path}/pid; daemon off; events {{}} http {{ access_log off;"
-    config = tmp_path / "nginx.conf"
-    config.write_text(f"{logs}\n{page}\n}}\n", "utf-8")
-    process = subprocess.Popen([nginx, "-p", str(tmp_path), "-c", str(config)])
-    try:
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
-        for _ in range(500):
-            try:
-                assert client.get("/health").status_code == 200
-                break
-            except httpx.ConnectError:
-                time.sleep(0.01)
-        monkeypatch.setattr(SpeechResponse, "_send", slow)
-        with client.stream("POST", "/v1/audio/speech", json={"input": LONG, "response_format": "pcm"}) as answer:
-            assert answer.status_code == 200
-            blocks = answer.iter_raw()
-            first = next(blocks)  # while the third block has not been sent
-            may_go_on.set()
-            assert 0 < len(first) <= 2 * 3840 < len(first) + len(b"".join(blocks))
-        assert answer.headers["x-qwen3tts-seed"]
-    finally:
-        process.terminate()
-        process.wait(10)
