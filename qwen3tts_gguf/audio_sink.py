@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -18,7 +19,7 @@ from .errors import AudioError
 from .model.schema import SAMPLE_RATE_HZ
 from .whole_file import whole_file
 
-__all__ = ["AudioSink", "open_sink", "require_writable"]
+__all__ = ["AudioSink", "encoded", "open_sink", "require_writable"]
 
 _FORMATS = {
     ".wav": ("WAV", "PCM_16"),
@@ -27,6 +28,9 @@ _FORMATS = {
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 _LENGTH_UNKNOWN = 0xFFFF_FFFF
+
+
+_OPUS = ("OGG", "OPUS")
 
 
 class AudioSink(Protocol):
@@ -64,6 +68,18 @@ def open_sink(target: Path | BinaryIO) -> Iterator[AudioSink]:
         raise AudioError(f"{target}: cannot be written ({error.error_string})") from None
     except OSError as error:
         raise AudioError(f"{target}: cannot be written ({error.strerror})") from None
+
+
+def encoded(samples: NDArray[np.float32], format: str) -> bytes:
+    """samples [n] in [-1, 1] at 24 kHz -> a file: flac, wav, mp3, ogg or opus. Raises AudioError."""
+    container, subtype = _OPUS if format == "opus" else _FORMATS[f".{format}"]
+    file = io.BytesIO()
+    values = _pcm(samples) if subtype == "PCM_16" else samples
+    try:
+        soundfile.write(file, values, SAMPLE_RATE_HZ, format=container, subtype=subtype)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"this libsndfile cannot write {format} ({error.error_string})") from None
+    return file.getvalue()
 
 
 def require_writable(target: Path) -> None:

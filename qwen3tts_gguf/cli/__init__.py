@@ -1,14 +1,14 @@
 """The command line: the only place that prints, exits, or reads the environment.
 
     __init__  the app, and how errors end it        console  what the commands share
-    converting  speaking  voices  codec  inspecting  benching  verifying  the commands
+    converting  speaking  batching  voices  codec  inspecting  benching  verifying  the commands
     voice_options  expanded  text_argument          what several commands take
     speech_output  reporting                        what they write
     wording                                         the library's parameters as flags
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error, printed in one line, 2 a command that
-was not understood, 3 speech that does not end, 4 a model that `verify` finds too far from its reference, 130 stopped by
-Ctrl-C, 143 by SIGTERM, 129 when the terminal was closed.
+was not understood, 3 speech that does not end, 4 a model that `verify` finds too far from its reference, 5 a batch
+in which rows failed, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 when the terminal was closed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import typer
 
 from ..engine.threads import SPIN_COUNT
 from ..errors import Error, NoEndOfSpeech
-from . import benching, codec, converting, inspecting, speaking, verifying, voices
+from . import batching, benching, codec, converting, inspecting, speaking, verifying, voices
 from .console import printable, stderr, stdout
 from .text_argument import DASH_HINT, TextCommand
 from .wording import in_flags
@@ -48,6 +48,7 @@ app.command()(converting.convert)
 app.command(cls=TextCommand)(speaking.speak)
 app.add_typer(voices.app, name="voice")
 app.add_typer(codec.app, name="codec")
+app.command()(batching.batch)
 app.command()(inspecting.inspect)
 app.command()(benching.bench)
 app.command()(verifying.verify)

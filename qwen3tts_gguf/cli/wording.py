@@ -13,14 +13,16 @@ FLAGS = {
     "Voice.design": "--instruct",
     "Voice.without_codes": "--x-vector-only",
     "check_memory": "--force",
+    "container": "--as",
     "overwrite": "--force",
     "unrecorded": "--force",
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
-            "codec_type", "greedy", "language", "layout", "max_frames", "mmproj", "name", "repetition_penalty",
-            "retries", "seed", "sub_repetition_penalty", "sub_temperature", "sub_top_k", "sub_top_p", "temperature",
-            "top_k", "top_p", "type",
+            "codec_type", "format", "greedy", "id", "instruct", "instruct_column", "language", "language_column",
+            "layout", "max_frames", "mmproj", "name", "on_error", "output", "repetition_penalty", "restart",
+            "retries", "seed", "shard_rows", "sub_repetition_penalty", "sub_temperature", "sub_top_k", "sub_top_p",
+            "temperature", "text", "top_k", "top_p", "type", "voice", "voice_column",
         )
     },
 }  # fmt: skip
