@@ -27,6 +27,10 @@ nano reference:
 cpus *variants:
     python tests/cpus.py {{variants}}
 
+# Build sdist and wheel, check them, and try the wheel in a bare environment; uploads nothing
+release:
+    python tests/release.py
+
 # Make models/voices again: espeak-ng, a package registry, a few minutes
 voices:
     sh models/voices/recipe/make.sh

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         UsageError,
         VoiceError,
     )
+    from .reading import Passage, Reading, Sound, read
     from .tts import TTS, LiveText, SpeechOptions, Utterance
     from .voice.store import VoiceStore
     from .voice.voice import Voice
@@ -48,6 +49,9 @@ __all__ = [
     "NoEndOfSpeech",
     "Note",
     "OptionError",
+    "Passage",
+    "Reading",
+    "Sound",
     "SpeechOptions",
     "TableError",
     "TextError",
@@ -56,11 +60,16 @@ __all__ = [
     "Voice",
     "VoiceError",
     "VoiceStore",
+    "read",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # llama.cpp's log: heard by who asks for it
 
 _HOMES = {
+    "Passage": "reading",
+    "Reading": "reading",
+    "Sound": "reading",
+    "read": "reading",
     "TTS": "tts",
     "LiveText": "tts",
     "SpeechOptions": "tts",

@@ -223,6 +223,10 @@ class TTS:
         request, notes = self._prepared(text, voice, options)
         return Utterance(self.engine, request, notes=notes, owner=self)
 
+    def n_tokens(self, text: str) -> int:
+        """How many tokens the talker takes for a text. Raises TextError for text that is not valid Unicode."""
+        return self._prompts.n_tokens(text)
+
     def request(self, text: str, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()) -> Request:
         """What the engine is given: the prompt, the sampling, the budget. Raises TextError, OptionError."""
         return self._prepared(text, voice, options)[0]

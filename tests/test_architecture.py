@@ -37,6 +37,7 @@ ROWS = (
     "qwen3tts_gguf.measure.benchmark",
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
     "qwen3tts_gguf.measure",
+    "qwen3tts_gguf.reading",
     "qwen3tts_gguf.tts",
     "qwen3tts_gguf.engine.utterance  qwen3tts_gguf.engine.forced",
     "qwen3tts_gguf.engine.engine",
@@ -49,10 +50,10 @@ ROWS = (
     "qwen3tts_gguf.voice.voice",
     "qwen3tts_gguf.voice.clip  qwen3tts_gguf.voice.file",
     "qwen3tts_gguf.voice",
-    "qwen3tts_gguf.speech.prompt",
-    "qwen3tts_gguf.speech.feeding  qwen3tts_gguf.speech.live_prompt",
-    "qwen3tts_gguf.speech.live_text",
-    "qwen3tts_gguf.speech.options  qwen3tts_gguf.speech.runaway  qwen3tts_gguf.speech.text",
+    "qwen3tts_gguf.speech.prompt  qwen3tts_gguf.speech.script",
+    "qwen3tts_gguf.speech.feeding  qwen3tts_gguf.speech.live_prompt  qwen3tts_gguf.speech.passages",
+    "qwen3tts_gguf.speech.pace  qwen3tts_gguf.speech.live_text",
+    "qwen3tts_gguf.speech.edges  qwen3tts_gguf.speech.options  qwen3tts_gguf.speech.runaway  qwen3tts_gguf.speech.text",
     "qwen3tts_gguf.speech",
     "qwen3tts_gguf.nets.talker  qwen3tts_gguf.nets.code_predictor  qwen3tts_gguf.nets.codec_decoder"
     "  qwen3tts_gguf.nets.codec_encoder  qwen3tts_gguf.nets.speaker_encoder",
@@ -64,7 +65,7 @@ ROWS = (
     "  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.talker_model  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
-    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink",
+    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink  qwen3tts_gguf.audio_speed",
     "qwen3tts_convert",
     "qwen3tts_convert.conversion",
     "qwen3tts_convert.keys  qwen3tts_convert.writer",
@@ -90,7 +91,8 @@ ROWS = (
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.ggml.types",
     "qwen3tts_gguf.ggml",
-    "qwen3tts_gguf.cgroups  qwen3tts_gguf.container  qwen3tts_gguf.errors  qwen3tts_gguf.whole_file"
+    "qwen3tts_gguf.cgroups  qwen3tts_gguf.container  qwen3tts_gguf.errors  qwen3tts_gguf.handover"
+    "  qwen3tts_gguf.whole_file"
     "  qwen3tts_gguf.measure.agreement  qwen3tts_gguf.measure.verdict",
 )
 LEVELS = {module: -row for row, modules in enumerate(ROWS) for module in modules.split()}
@@ -123,6 +125,7 @@ HOMES = {
         "qwen3tts_gguf.ggml.library",
     ),
     "soundfile": ("qwen3tts_gguf.audio", "qwen3tts_gguf.audio_sink"),
+    "sentencex": ("qwen3tts_gguf.speech.passages",),
     "soxr": ("qwen3tts_gguf.audio",),
     "psutil": ("qwen3tts_gguf.model.footprint",),
     "tokenizers": ("qwen3tts_gguf.model.tokenizer",),

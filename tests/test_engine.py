@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -307,6 +308,31 @@ def test_a_model_nobody_holds_stops_its_threads(pair: Pair) -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("what", ["start", "call"])
+def test_closing_between_a_check_and_a_start_leaves_nobody_waiting(pair: Pair, what: str) -> None:
+    tts = load(pair, n_threads=1)
+    engine, lane = tts.engine, tts.utter(TEXT, None, ENDLESS)._lane
+    refused: list[str] = []
+
+    def use() -> None:
+        try:
+            engine.start(lane) if what == "start" else engine.call(lambda: None)
+            lane.mailbox.take()
+        except UsageError as error:
+            refused.append(str(error))
+
+    user = threading.Thread(target=use, daemon=True)
+    with engine._changed:
+        user.start()
+        while what not in {frame.name for frame in traceback.extract_stack(sys._current_frames().get(user.ident))}:
+            pass  # until it waits for the lock
+        engine._closing = True
+        engine._changed.notify_all()
+    engine._thread.join()
+    user.join(60)
+    assert refused == ["the model is closed: load it again"]
+
+
 # -- holding it wrong --------------------------------------------------------------------------------------------------
 
 
@@ -401,6 +427,19 @@ def test_leaving_an_async_loop_cancels_the_speech(tts: TTS) -> None:
     assert not tts.engine._lanes
 
 
+def test_a_loop_that_is_closed_midway_harms_no_other_speech(pair: Pair) -> None:
+    with load(pair, n_threads=2, n_lanes=2) as tts:
+        loop = asyncio.new_event_loop()
+        abandoned = tts.utter(TEXT, None, ENDLESS)
+        frames = aiter(abandoned)
+        loop.run_until_complete(anext(frames))
+        loop.close()  # without closing `frames`: the engine still has something to report to it
+        with tts.utter(TEXT, None, SpeechOptions(seed=2, max_frames=12)) as other:
+            other.finish()
+        assert len(other.codes) == 12
+        abandoned.close()
+
+
 # -- growth ------------------------------------------------------------------------------------------------------------
 
 
@@ -421,6 +460,9 @@ def test_a_burst_of_long_speeches_leaves_memory_and_threads_as_they_were(pair: P
         rss, threads, files = process.memory_info().rss, process.num_threads(), process.num_fds()
         burst()
         assert process.memory_info().rss < 1.1 * rss
+        for _ in range(20_000):  # a thread that was joined takes a moment to leave the system
+            if process.num_threads() <= threads:
+                break
         assert (process.num_threads(), process.num_fds()) == (threads, files)
 
 

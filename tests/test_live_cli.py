@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import test_cli
 import test_console
 
 from qwen3tts_convert import ConvertedPair
-from qwen3tts_gguf import TextError
+from qwen3tts_gguf import TTS, SpeechOptions, TextError, read
 from qwen3tts_gguf.cli import live_input
+from qwen3tts_gguf.speech import pace
 
 Pair = Callable[..., ConvertedPair]
 HEADER, FRAME = 44, 2 * 1920
@@ -85,7 +87,9 @@ def test_what_is_not_utf8_is_an_error(monkeypatch: pytest.MonkeyPatch, content: 
     [
         (["Hello.", "--live"], "--live speaks what arrives on stdin"),
         (["-", "--live", "--clean", "markdown"], "--clean needs the whole text"),
-        (["-", "--live-in-context"], "--live-in-context belongs to --live"),
+        (["-", "--live-in-context"], "--live-in-context and --live-by belong to --live"),
+        (["-", "--live-by", "token"], "--live-in-context and --live-by belong to --live"),
+        (["-", "--live", "--live-by", "sentence", "--codes", "x.npy"], "--codes and --save-voice need one speech"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -98,3 +102,28 @@ def test_what_does_not_go_together_is_refused(
 def test_an_empty_stdin_is_one_error_line(run: test_cli.Run, pair: Pair, tmp_path: Path) -> None:
     result = run("speak", "-", "--live", "-m", pair().talker, "-q", "-o", tmp_path / "x.wav", stdin=b" \n")
     assert result.code == 1 and "there is no text to speak" in result.err and not list(tmp_path.iterdir())
+
+
+def test_whole_sentences_are_a_reading(run: test_cli.Run, tmp_path: Path) -> None:
+    text, target = "Seven three nine. Good evening Maria.", tmp_path / "x.wav"
+    result = run(
+        "speak", "-", "--live", "--live-by", "sentence", "-m", "nano", "--seed", 1, "-o", target, stdin=text.encode()
+    )
+    assert result.code == 0, result.err
+    with TTS("nano") as tts:
+        sounds = [sound.samples for sound in read(tts, [text], None, SpeechOptions(seed=1), split="sentence").stream()]
+    written, _ = soundfile.read(target, dtype="int16")
+    assert np.array_equal(written, np.rint(np.concatenate(sounds) * 32767).astype(np.int16))
+
+
+@pytest.mark.parametrize(("is_fast", "spoken"), [(True, "token"), (False, "sentence")])
+def test_auto_follows_the_pace_of_the_text(
+    run: test_cli.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_fast: bool, spoken: str
+) -> None:
+    monkeypatch.setattr(pace, "keeps_up", lambda pieces, count: (is_fast, pieces))
+    common = ("speak", "-", "--live", "-m", "nano", "--seed", 1, "-o")
+    text = b"Seven three nine. Good evening Maria."
+    found = run(*common, tmp_path / "auto.wav", stdin=text)
+    run(*common, tmp_path / "wanted.wav", "--live-by", spoken, stdin=text)
+    assert (tmp_path / "auto.wav").read_bytes() == (tmp_path / "wanted.wav").read_bytes()
+    assert ("speaking whole sentences" in found.err) is not is_fast

@@ -11,7 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AudioError, OptionError, TextError, VoiceError
+from ..errors import AudioError, NoEndOfSpeech, OptionError, TextError, VoiceError
+from ..reading import read
+from ..speech.passages import split_text
 from ..tts import TTS
 from ..voice.voice import Voice
 from .job import Job, Row
@@ -37,7 +39,8 @@ class Spoken:
 
     seed: int
     """Of the attempt that is in `samples`, or of the last one."""
-    attempts: int
+    attempts: int | None
+    """None for a text of several passages, each of which has its own."""
     voice: str
     ended: bool = False
     """Whether the model ended it itself."""
@@ -64,7 +67,11 @@ class Speaker:
         try:
             voice = self._voice(name, row.instruct or self._job.instruct)
             language = row.language or self._job.options.language
+            if len(split_text(row.text, language=language)) > 1:
+                return self._read(row.text, voice, language, spoken)
             return self._attempted(row.text, voice, language, spoken)
+        except NoEndOfSpeech as error:  # of a passage
+            return replace(spoken, attempts=None, error=f"NoEndOfSpeech: {error.message}")
         except _OF_A_ROW as error:
             return replace(spoken, error=f"{type(error).__name__}: {error}")
 
@@ -78,14 +85,23 @@ class Speaker:
 
     def _attempted(self, text: str, voice: Voice | None, language: str | None, spoken: Spoken) -> Spoken:
         options = replace(self._job.options, seed=spoken.seed, language=language)
+        n_attempts = 0
         for utterance in self._tts.attempts(text, voice, options):
             with self._turns, self._cancellable(utterance):
                 utterance.finish()
-            spoken = replace(spoken, seed=utterance.seed, attempts=spoken.attempts + 1, ended=utterance.ended)
+            n_attempts += 1
+            spoken = replace(spoken, seed=utterance.seed, attempts=n_attempts, ended=utterance.ended)
         if not utterance.ended and not options.endless:
             reason = utterance.runaway or "no reason is known"
             return replace(spoken, error=f"NoEndOfSpeech: no end of speech after {utterance.seconds:.1f} s: {reason}")
         return replace(spoken, samples=utterance.samples)
+
+    def _read(self, text: str, voice: Voice | None, language: str | None, spoken: Spoken) -> Spoken:
+        """A text of several passages, several of them at once."""
+        options = replace(self._job.options, seed=spoken.seed, language=language)
+        with read(self._tts, text, voice, options) as reading, self._turns, self._cancellable(reading):
+            samples = np.concatenate([passage.sound for passage in reading])
+        return replace(spoken, attempts=None, ended=True, samples=samples)
 
     @contextmanager
     def _cancellable(self, speech: _Cancels) -> Iterator[None]:

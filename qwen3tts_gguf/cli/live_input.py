@@ -5,22 +5,35 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
+from rich.progress import SpinnerColumn, TextColumn
 
-from ..errors import OptionError, TextError
+from ..errors import Note, OptionError, TextError
+from .console import print_notes, progress, stderr
 
 if TYPE_CHECKING:
+    from ..reading import Reading
     from ..speech.options import SpeechOptions
     from ..tts import TTS, LiveText, Utterance
     from ..voice.voice import Voice
 
-__all__ = ["LiveOptions", "arriving_on_stdin"]
+__all__ = ["LiveBy", "LiveOptions", "arriving_on_stdin", "live_attempt", "speak_sentences"]
 
 _MOST_BYTES = 65_536
+
+
+class LiveBy(str, Enum):
+    """What is spoken at once of a text that is still arriving."""
+
+    AUTO = "auto"
+    TOKEN = "token"
+    SENTENCE = "sentence"
 
 
 @dataclass(frozen=True)
@@ -34,22 +47,62 @@ class LiveOptions:
         bool,
         typer.Option("--live-in-context", help="With --live: clone in context; the first sound needs 45 to 95 tokens."),
     ] = False
+    live_by: Annotated[
+        LiveBy,
+        typer.Option(
+            help="With --live: speak each token as it arrives, or whole sentences. auto: sentences where the first "
+            "eight tokens came too slowly for speech without gaps."
+        ),
+    ] = LiveBy.AUTO
 
-    def require_stdin(self, text: str, clean: object) -> None:
+    def require_stdin(self, text: str, clean: object, *, needs_codes: bool) -> None:
         """Raises OptionError where these options do not go together with the others."""
-        if self.live_in_context and not self.live:
-            raise OptionError("--live-in-context belongs to --live: give both")
+        if (self.live_in_context or self.live_by != LiveBy.AUTO) and not self.live:
+            raise OptionError("--live-in-context and --live-by belong to --live: give both")
+        if needs_codes and self.live_by == LiveBy.SENTENCE:
+            raise OptionError("--codes and --save-voice need one speech", hint="--live-by token makes one")
         if self.live and text != "-":
             raise OptionError("--live speaks what arrives on stdin", hint="give - as the text")
         if self.live and clean is not None:
             raise OptionError("--clean needs the whole text before the first word: leave it out, or --live")
 
-    def attempt(self, tts: TTS, text: LiveText, voice: Voice | None, options: SpeechOptions) -> Iterator[Utterance]:
-        """The one speech that stdin can be; it cannot be read again."""
-        from ..speech.feeding import fed_by_thread
+    def comes_by_sentence(self, tts: TTS, *, needs_codes: bool, quiet: bool) -> tuple[bool, Iterable[str]]:
+        """Whether whole sentences are to be spoken, and the text; waits for its first words where they decide."""
+        from ..speech.pace import keeps_up
 
-        with tts.utter(text, voice, options) as utterance, fed_by_thread(text, arriving_on_stdin()):
-            yield utterance
+        pieces = arriving_on_stdin()
+        if self.live_by != LiveBy.AUTO or needs_codes:
+            return self.live_by == LiveBy.SENTENCE, pieces
+        is_fast, pieces = keeps_up(pieces, tts.n_tokens)
+        if not is_fast and not quiet:
+            stderr.print("the text comes slower than speech takes it: speaking whole sentences", soft_wrap=True)
+        return not is_fast, pieces
+
+
+def live_attempt(
+    tts: TTS, text: LiveText, pieces: Iterable[str], voice: Voice | None, options: SpeechOptions
+) -> Iterator[Utterance]:
+    """The one speech that stdin can be; it cannot be read again."""
+    from ..speech.feeding import fed_by_thread
+
+    with tts.utter(text, voice, options) as utterance, fed_by_thread(text, pieces):
+        yield utterance
+
+
+def speak_sentences(target: Path | BinaryIO, reading: Reading, known: Sequence[Note], quiet: bool) -> float:
+    """Write a reading as it is made -> its seconds. known: notes that were printed already. Raises NoEndOfSpeech."""
+    from ..audio_sink import open_sink
+
+    columns = (SpinnerColumn(), TextColumn("{task.fields[seconds]:.1f} s of speech"))
+    seconds = 0.0
+    with open_sink(target) as sink, progress(*columns, quiet=quiet) as bar:
+        task = bar.add_task("", total=None, seconds=seconds)
+        for sound in reading.stream():
+            print_notes(note for note in sound.notes if note not in known)
+            sink.write(sound.samples)
+            seconds += len(sound.samples) / 24_000
+            bar.update(task, seconds=seconds)
+    return seconds
 
 
 def arriving_on_stdin() -> Iterator[str]:

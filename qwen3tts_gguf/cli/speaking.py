@@ -31,7 +31,7 @@ from .console import (
     voices_folder,
 )
 from .expanded import expanded
-from .live_input import LiveOptions
+from .live_input import LiveOptions, live_attempt, speak_sentences
 from .speech_output import report, speak_to
 from .text_argument import read_stdin
 from .voice_options import VoiceOptions
@@ -123,7 +123,8 @@ def speak(
     cannot be taken back: there the speech stops with an error on stderr and exit code 3.
     """
     started = time.perf_counter()
-    live_options.require_stdin(text, clean)
+    needs_codes = codes is not None or save_voice is not None
+    live_options.require_stdin(text, clean, needs_codes=needs_codes)
     if text == "-" and not live_options.live:
         text = read_stdin()
     if clean is not None:
@@ -136,6 +137,7 @@ def speak(
     if save_voice is not None:
         _require_free(save_voice, voice_options.voices)
 
+    from ..reading import read
     from ..tts import TTS, LiveText, SpeechOptions
 
     options = SpeechOptions(
@@ -157,8 +159,16 @@ def speak(
     voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
-    live = LiveText() if live_options.live else None
-    attempts = live_options.attempt(tts, live, voice, options) if live else tts.attempts(text, voice, options)
+    live, attempts = None, tts.attempts(text, voice, options)
+    if live_options.live:
+        by_sentence, pieces = live_options.comes_by_sentence(tts, needs_codes=needs_codes, quiet=quiet)
+        if by_sentence:
+            seconds = speak_sentences(target, read(tts, pieces, voice, options, split="sentence"), known, quiet)
+            if not quiet:
+                stderr.print(f"{seconds:.2f} s of speech -> {output}", soft_wrap=True, markup=False)
+            return
+        live = LiveText()
+        attempts = live_attempt(tts, live, pieces, voice, options)
     utterance = speak_to(target, attempts, known, keep_partial, quiet)
     if codes is not None:
         save_array(codes, utterance.codes)

@@ -96,14 +96,13 @@ class Engine:
 
     def start(self, lane: Lane) -> None:
         """Work on a lane from now on, until it has ended or is cancelled."""
-        self._require_usable()
         with self._changed:
+            self._require_usable()  # in the block: once `close` was called, nobody works on lanes that are added
             self._lanes.append(lane)
             self._changed.notify_all()
 
     def call(self, function: Callable[[], Result]) -> Result:
         """Run a function on the engine's thread, between two steps, and wait for what it returns or raises."""
-        self._require_usable()
         done: Future[Result] = Future()
 
         def task() -> None:
@@ -113,6 +112,7 @@ class Engine:
                 done.set_exception(error)
 
         with self._changed:
+            self._require_usable()
             self._tasks.append(task)
             self._changed.notify_all()
         return done.result()
@@ -163,7 +163,9 @@ class Engine:
             while (lanes := self._next_lanes()) is not None:
                 self._step(lanes)
         except BaseException as unexpected:  # a fault of ours: nobody is left waiting
-            self._closing, reason = True, unexpected
+            reason = unexpected
+            with self._changed:
+                self._closing = True
             raise
         finally:
             self._free(reason)

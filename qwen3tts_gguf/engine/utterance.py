@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from types import TracebackType
 from weakref import finalize
 
@@ -157,7 +158,12 @@ class Utterance:
 
     async def _read_in_loop(self) -> AsyncIterator[NDArray[np.float32]]:
         loop, news = asyncio.get_running_loop(), asyncio.Event()
-        self._lane.mailbox.listen(lambda: loop.call_soon_threadsafe(news.set))
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop may be closed by now; that must not harm other speeches
+                loop.call_soon_threadsafe(news.set)
+
+        self._lane.mailbox.listen(wake)
         self._start(frames_at_once=1)
         try:
             while self._ending is None:

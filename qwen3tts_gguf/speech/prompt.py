@@ -84,6 +84,10 @@ class PromptBuilder:
         self._tts_bos, self._tts_eos, self._tts_pad = talker.embed_text([t.tts_bos, t.tts_eos, t.tts_pad])
         self._codec_pad, self._codec_bos = talker.embed_codec([vocabulary.codec.pad, vocabulary.codec.bos])
 
+    def n_tokens(self, text: str) -> int:
+        """Of the text alone. Raises TextError."""
+        return len(self._tokenizer.encode(text))
+
     def text_ids(self, text: str) -> list[int]:
         """Ids of the whole assistant template around `text`. Raises TextError."""
         t, encode = self._vocabulary.text, self._tokenizer.encode
