@@ -37,7 +37,7 @@ from qwen3tts_gguf.batch.work import RowFailed, work
 
 run = test_cli.run
 ROOT = Path(__file__).parents[1]
-SENTENCES = ("Seven.", "Good evening Maria.", "Seven three nine.", "Turn on the light.", "One, two.")
+SENTENCES = ("Seven.", "One.", "Nine.", "Seven three nine.", "Two.")
 VOICES = ("f1", "f2", "m1", "m3", "us", "klatt")
 BAD = {7: ("...", "f1"), 33: ("Seven.", "nobody"), 90: ("Seven.", "missing.wav")}
 N_ROWS = 120
@@ -185,7 +185,7 @@ def test_a_file_is_named_after_its_id_only_where_that_is_safe(tmp_path: Path) ->
 def test_the_seed_of_a_row_depends_on_its_id_and_the_jobs_seed() -> None:
     seeds = {row_seed(seed, id, round) for seed in (0, 1) for id in ("a", "b") for round in (0, 1)}
     assert len(seeds) == 8
-    assert row_seed(0, "a") == 2790196823
+    assert row_seed(0, "a") == 690438592
 
 
 # -- from start to end -------------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def test_failed_rows_alone_are_retried_with_other_seeds(
 
 def test_a_job_that_stops_at_a_failed_row_goes_on_as_one_that_keeps_it(nano: TTS, job: Job, tmp_path: Path) -> None:
     for _ in range(2):
-        with pytest.raises(RowFailed, match="row-3.*nothing to pronounce"):
+        with pytest.raises(RowFailed, match=r"row-3.*nothing to pronounce"):
             made(nano, replace(job, on_error="stop"), tmp_path / "out")
     made(nano, job, tmp_path / "out")
     assert len(manifest(tmp_path / "out")) == 10

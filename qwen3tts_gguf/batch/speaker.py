@@ -85,11 +85,9 @@ class Speaker:
 
     def _attempted(self, text: str, voice: Voice | None, language: str | None, spoken: Spoken) -> Spoken:
         options = replace(self._job.options, seed=spoken.seed, language=language)
-        n_attempts = 0
-        for utterance in self._tts.attempts(text, voice, options):
+        for n_attempts, utterance in enumerate(self._tts.attempts(text, voice, options), 1):
             with self._turns, self._cancellable(utterance):
                 utterance.finish()
-            n_attempts += 1
             spoken = replace(spoken, seed=utterance.seed, attempts=n_attempts, ended=utterance.ended)
         if not utterance.ended and not options.endless:
             reason = utterance.runaway or "no reason is known"

@@ -95,7 +95,7 @@ def batch(
         require_outputs(json_file, run.plot)
         print_status(run.status, json_file, run.plot)
         return
-    if table is None or output is None:
+    if table is None or (output is None and not run.estimate):
         raise OptionError(
             "a batch needs a table, and a folder for the data set", hint="qwen3tts batch lines.csv -o out"
         )
@@ -120,6 +120,7 @@ def batch(
     if run.estimate:
         print_estimate(machine.estimate(job), json_file)
         return
+    assert output is not None  # required above
     project = _project(machine, job, output, run, quiet)
     shards = shards_of(run.shards, project.n_shards)
     if run.retry_failed:
