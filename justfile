@@ -27,7 +27,7 @@ nano reference:
 cpus *variants:
     python tests/cpus.py {{variants}}
 
-# Build sdist and wheel, check them, and try the wheel in a bare environment; uploads nothing
+# Build the source distribution and the wheel, check them, and try the wheel in a bare environment
 release:
     python tests/release.py
 

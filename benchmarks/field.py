@@ -101,7 +101,14 @@ def texts(work: Path) -> Iterator[Case]:
     for language in ("zh_CN", "pt-BR", "jp", "cn"):
         model = ("--model", "other", "--max-frames", "2", "--retries", "0")
         yield speak(
-            6, "Seven.", "-l", language, *model, expected="no end of speech after 0.2 s", code=3, what=f"-l {language}"
+            6,
+            "Seven.",
+            "-l",
+            language,
+            *model,
+            expected="the speech did not end after 0.2 s",
+            code=3,
+            what=f"-l {language}",
         )
 
 
@@ -146,7 +153,7 @@ def checkpoints(made: Path, work: Path) -> Iterator[Case]:
     yield convert(15, "sft")
     short = ("--max-frames", "2", "--retries", "0")
     lone = ["speak", "Hi.", "--model", "converted/sft-Q8_0.gguf", *short]
-    yield Case(15, "sft speaks without --speaker", lone, "no end of speech after 0.2 s", 3)
+    yield Case(15, "sft speaks without --speaker", lone, "the speech did not end after 0.2 s", 3)
     yield convert(15, "sft_no_speakers", "spk_id names no speaker", 1)
     yield convert(15, "no_size")
     yield convert(15, "config_bom")

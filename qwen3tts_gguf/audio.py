@@ -51,7 +51,7 @@ def read_clip(path: Path) -> Clip:
     It is read block by block, so memory follows what is there and not what a header claims.
     """
     if path.exists() and not path.is_file():  # a pipe, which could not be read twice
-        raise AudioError(f"{path}: not an audio file, but a folder or a pipe")
+        raise AudioError(f"{path}: this is a folder or a pipe, not an audio file")
     try:
         with soundfile.SoundFile(mended(path) or path) as file:
             rate_hz = int(file.samplerate)
@@ -75,7 +75,7 @@ def _unreadable(path: Path) -> AudioError:
         return AudioError(f"{path}: no such file")
     except OSError as error:
         return AudioError(f"{path}: cannot be read ({error.strerror})")
-    return AudioError(f"{path}: not an audio file that can be read here, {what}", hint=hint)
+    return AudioError(f"{path}: not an audio file that can be read, because {what}", hint=hint)
 
 
 _DEAD, _CANCELLED = 1e-4, 0.1
@@ -98,7 +98,7 @@ def _mono(file: soundfile.SoundFile, most: int) -> tuple[NDArray[np.float32], tu
         channels += len(block) * block.var(axis=0, dtype=np.float64)
         mean += len(block) * float(blocks[-1].var(dtype=np.float64))
     if not blocks:
-        raise AudioError("holds no sound")
+        raise AudioError("has no sound in it")
     loudest = float(channels.max())
     if not np.isfinite(loudest):  # the caller refuses such samples
         return np.concatenate(blocks), ()
@@ -122,7 +122,7 @@ def _blocks(file: soundfile.SoundFile, most: int) -> Iterator[NDArray[np.float32
     while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
         most -= len(block)
         if most < 0:
-            raise AudioError(f"lasts longer than {MAX_SECONDS / 60:.0f} minutes", hint="cut out what is needed")
+            raise AudioError(f"is longer than {MAX_SECONDS / 60:.0f} minutes", hint="cut out the part you need")
         yield block
 
 
@@ -137,9 +137,9 @@ def _numbers(channels: NDArray[np.intp]) -> str:
 def sample_problem(samples: NDArray[np.float32]) -> str | None:
     """What keeps samples from being sound, as the end of a sentence."""
     if not np.isfinite(samples).all():
-        return "holds samples that are not numbers (NaN or infinity)"
+        return "has samples that are NaN or infinite"
     if (peak := float(np.abs(samples).max(initial=0.0))) > _LOUDEST:
-        return f"holds samples of up to {peak:g}, where 1 is full scale"
+        return f"has samples of up to {peak:g}, far above full scale, which is 1"
     return None
 
 

@@ -19,18 +19,22 @@ from .errors import AudioError
 from .model.schema import SAMPLE_RATE_HZ
 from .whole_file import whole_file
 
-__all__ = ["AudioSink", "encoded", "open_sink", "require_writable"]
+__all__ = ["FORMATS", "AudioSink", "encoded", "open_sink", "require_stream_format", "require_writable"]
 
-_FORMATS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
+_CONTAINERS = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+    "opus": ("OGG", "OPUS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
 }
+PCM = "pcm"
+"""Samples alone: 16 bits, signed, little-endian, mono, 24 kHz."""
+FORMATS = (*_CONTAINERS, PCM)
+_STREAM_FORMATS = ("wav", PCM)
 _LENGTH_UNKNOWN = 0xFFFF_FFFF
-
-
-_OPUS = ("OGG", "OPUS")
+_BLOCK = SAMPLE_RATE_HZ
+"""Samples that libsndfile's compressors are given at a time: Ogg's keep all of one call on the stack."""
 
 
 class AudioSink(Protocol):
@@ -41,56 +45,87 @@ class AudioSink(Protocol):
 
 
 @contextmanager
-def open_sink(target: Path | BinaryIO) -> Iterator[AudioSink]:
-    """A sink for a file, its format by suffix, or for a stream, as 16-bit WAV.
+def open_sink(target: Path | BinaryIO, format: str | None = None, *, keep_partial: bool = False) -> Iterator[AudioSink]:
+    """A sink for a file, its format by suffix unless it is given, or for a stream, as WAV or PCM of 16 bits.
 
-    A file appears under its name only when the block ends well; until then it is a hidden one in the same folder.
-    Raises AudioError for an unknown suffix or a file that cannot be written.
+    A file appears under its name only when the block ends well; until then it is a hidden one in the same folder, which
+    grows with the sound. keep_partial: it appears too where the block raises. Raises AudioError for an unknown suffix
+    or format, and for a file that cannot be written.
     """
     if not isinstance(target, Path):
-        stream = _WavStream(target)
-        try:
-            yield stream
-        finally:
-            stream.mend_sizes()
+        require_stream_format(format)
+        yield from _stream(target, format)
         return
-    require_writable(target)
-    container, subtype = _FORMATS[target.suffix.lower()]
+    format = _format_of(target, format)
+    require_writable(target, format)
     try:
-        with (
-            whole_file(target) as unfinished,
-            soundfile.SoundFile(
+        with whole_file(target, keep_partial=keep_partial) as unfinished:
+            if format == PCM:
+                with unfinished.open("wb") as stream:
+                    yield _PcmStream(stream)
+                return
+            container, subtype = _CONTAINERS[format]
+            with soundfile.SoundFile(
                 unfinished, "w", samplerate=SAMPLE_RATE_HZ, channels=1, format=container, subtype=subtype
-            ) as file,
-        ):
-            yield _File(file, is_pcm=subtype == "PCM_16")
+            ) as file:
+                yield _File(file, is_pcm=subtype == "PCM_16")
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{target}: cannot be written ({error.error_string})") from None
     except OSError as error:
         raise AudioError(f"{target}: cannot be written ({error.strerror})") from None
 
 
+def _stream(target: BinaryIO, format: str | None) -> Iterator[AudioSink]:
+    if format == PCM:
+        yield _PcmStream(target)
+        return
+    stream = _WavStream(target)
+    try:
+        yield stream
+    finally:
+        stream.mend_sizes()
+
+
 def encoded(samples: NDArray[np.float32], format: str) -> bytes:
     """samples [n] in [-1, 1] at 24 kHz -> a file: flac, wav, mp3, ogg or opus. Raises AudioError."""
-    container, subtype = _OPUS if format == "opus" else _FORMATS[f".{format}"]
-    file = io.BytesIO()
-    values = _pcm(samples) if subtype == "PCM_16" else samples
+    container, subtype = _CONTAINERS[format]
+    memory = io.BytesIO()
     try:
-        soundfile.write(file, values, SAMPLE_RATE_HZ, format=container, subtype=subtype)
+        with soundfile.SoundFile(
+            memory, "w", samplerate=SAMPLE_RATE_HZ, channels=1, format=container, subtype=subtype
+        ) as file:
+            _File(file, is_pcm=subtype == "PCM_16").write(samples)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"this libsndfile cannot write {format} ({error.error_string})") from None
-    return file.getvalue()
+    return memory.getvalue()
 
 
-def require_writable(target: Path) -> None:
-    """Before the work is done: that the suffix is known and the folder is there. Raises AudioError."""
-    if target.suffix.lower() not in _FORMATS:
-        kind = target.suffix or "a file without suffix"
-        raise AudioError(f"{target}: cannot write audio as {kind}", hint=f"choose one of {', '.join(_FORMATS)}")
+def require_writable(target: Path, format: str | None = None) -> None:
+    """Before the work is done: that the format is known and the folder is there. Raises AudioError."""
+    _format_of(target, format)
     if target.is_dir():
-        raise AudioError(f"{target}: cannot be written, it is a folder")
+        raise AudioError(f"{target}: cannot be written, because it is a folder")
     if not target.parent.is_dir():
-        raise AudioError(f"{target}: cannot be written, there is no folder {target.parent}")
+        raise AudioError(f"{target}: cannot be written, because there is no folder {target.parent}")
+
+
+def require_stream_format(format: str | None) -> None:
+    """Raises AudioError for a format that needs a file."""
+    if format is not None and format not in _STREAM_FORMATS:
+        raise AudioError(f"{format} cannot be streamed", hint=f"choose {' or '.join(_STREAM_FORMATS)}, or a file")
+
+
+def _format_of(target: Path, format: str | None) -> str:
+    """As given, or by suffix. Raises AudioError."""
+    if format is None:
+        format = target.suffix.lower().lstrip(".")
+        if format not in FORMATS:
+            kind = target.suffix or "a file without suffix"
+            known = ", ".join(f".{each}" for each in FORMATS)
+            raise AudioError(f"{target}: audio cannot be written as {kind}", hint=f"choose one of {known}")
+    elif format not in FORMATS:
+        raise AudioError(f"unknown audio format {format!r}", hint=f"choose one of {', '.join(FORMATS)}")
+    return format
 
 
 class _File:
@@ -98,7 +133,18 @@ class _File:
         self._file, self._is_pcm = file, is_pcm
 
     def write(self, samples: NDArray[np.float32]) -> None:
-        self._file.write(_pcm(samples) if self._is_pcm else samples)
+        values = _pcm(samples) if self._is_pcm else samples
+        for start in range(0, len(values), _BLOCK):
+            self._file.write(values[start : start + _BLOCK])
+
+
+class _PcmStream:
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        self._stream.write(_pcm(samples).astype("<i2").tobytes())
+        self._stream.flush()
 
 
 class _WavStream:

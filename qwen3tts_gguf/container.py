@@ -47,7 +47,7 @@ def identify(path: Path) -> tuple[str, str]:
     if not head:
         return "it is empty", "save or copy it again"
     if text.startswith(_LFS_POINTER):
-        return "it is a Git LFS pointer, not the file itself", "fetch it with git lfs pull"
+        return "it is a Git LFS pointer, not the file itself", "download the file with git lfs pull"
     if text[:1] == b"<":
         return "it is a web page or XML", "download the sound itself"
     for at, magic, name, is_sound in _MAGIC:

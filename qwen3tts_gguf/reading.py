@@ -25,16 +25,17 @@ from numpy.typing import NDArray
 from .engine.utterance import Utterance
 from .errors import NoEndOfSpeech, Note, UsageError
 from .handover import Handover
+from .model import nano
 from .model.schema import SAMPLE_RATE_HZ
 from .speech.edges import EdgeTrimmer
 from .speech.options import SpeechOptions
-from .speech.passages import Boundary, Split
+from .speech.passages import MOST_LETTERS, Boundary, Split
 from .speech.script import PAUSES, Line, pauses_in_samples, script
 from .tts import TTS
 from .voice.compatibility import BASE, VOICE_DESIGN
 from .voice.voice import Voice
 
-__all__ = ["Passage", "Reading", "Sound", "read"]
+__all__ = ["Passage", "Reading", "Sound", "passage_letters", "read"]
 
 _MOST_AHEAD = 125
 """Frames of a stream that may wait for its reader, 10 s: the next passage is begun before this one was played."""
@@ -97,6 +98,11 @@ class Sound:
     """With the first sound of a passage: what could be better, and was not noted before."""
 
 
+def passage_letters(tts: TTS) -> int:
+    """The most letters (`speech.passages.n_letters`) of a passage that a model speaks well."""
+    return nano.PASSAGE_LETTERS if tts.name.lower() == nano.NAME else MOST_LETTERS
+
+
 def read(
     tts: TTS,
     text: str | Iterable[str],
@@ -120,7 +126,8 @@ def read(
         voice: as for `TTS.speak`. `Voice()`, where a Base model chooses, is the voice of the first passage throughout.
         options: `seed` is that of the reading; `max_frames` and `retries` are those of each passage. A passage that
             does not end is retried alone.
-        split: what becomes a passage (`speech.passages.Split`). "auto" speaks a text of up to 300 letters in one go.
+        split: what becomes a passage (`speech.passages.Split`). "auto" speaks a text of up to 300
+            letters in one go (nano: 60).
         pause: seconds after a sentence, and after a paragraph; one number is for both. Half of the first follows a
             passage that stops inside a sentence. Pauses inside a passage are the model's own.
         keep_unended: hand out what was spoken of a passage whose attempts all failed, with a note, and go on.
@@ -165,14 +172,16 @@ class Reading:
         self._tts, self._voice, self._options = tts, voice, options
         self._keep_unended = keep_unended
         self._pauses = pauses_in_samples(pause)
-        self._lines = script(text, split, options.language, self.seed, shares_seed=tts.kind == VOICE_DESIGN)
+        self._lines = script(
+            text, split, options.language, self.seed, shares_seed=tts.kind == VOICE_DESIGN, most=passage_letters(tts)
+        )
         self._voice_is_to_come = False
         self._noted: set[Note] = set()
         self._position = 0  # samples handed out
         self._before: Boundary | None = None  # what ended with the last passage
         self._sounds_made: Handover[Sound] = Handover(_MOST_AHEAD)
         self._lock = threading.Lock()  # of the fields below
-        self._is_claimed = self._is_cancelled = False
+        self._is_claimed = self._is_cancelled = self._is_held = False
         self._open: set[Utterance] = set()
 
     # -- whole passages ------------------------------------------------------------------------------------------------
@@ -331,6 +340,13 @@ class Reading:
             utterance.cancel()
         self._sounds_made.close()
 
+    def hold(self, held: bool) -> None:
+        """Pause the reading within one frame, or let it go on; from any thread. What is made already can be read."""
+        with self._lock:
+            self._is_held = held
+            for utterance in self._open:
+                utterance.hold(held)
+
     def __enter__(self) -> Reading:
         return self
 
@@ -352,6 +368,7 @@ class Reading:
             if self._is_cancelled:
                 raise _Cancelled
             self._open.add(utterance)
+            utterance.hold(self._is_held)
         try:
             yield
         finally:

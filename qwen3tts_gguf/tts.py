@@ -29,6 +29,7 @@ from .engine.lane import Request
 from .engine.plan import Plan
 from .engine.utterance import Utterance
 from .errors import ModelFileError, Note, OptionError, TextError
+from .freed_memory import return_freed_memory
 from .ggml.device import Backend
 from .model import nano
 from .model.files import ModelFiles
@@ -110,6 +111,8 @@ class TTS:
         self._compatibility = Compatibility(files, self.vocabulary)
         self.kind = self._compatibility.kind
         """"base", "custom_voice" or "voice_design"."""
+        self.follows_instructions = self._compatibility.follows_instructions
+        """Whether `Voice.instruct` is taken: not by Base models, nor by the 0.6B CustomVoice."""
         self.codec_fingerprint = self._compatibility.codec
         self._shipped = ShippedVoices(files, self.voice_encoder, can_clone=self.kind == BASE)
         self.default_voice: Voice | None = self._shipped.default
@@ -117,10 +120,11 @@ class TTS:
         self.engine.wait_until_loaded()
         if self.vocabulary.n_codes > files.mmproj.decoder.codebook_size:
             raise ModelFileError(
-                f"{files.talker.file.path}: it chooses among {self.vocabulary.n_codes} codes, "
-                f"the codec has {files.mmproj.decoder.codebook_size}"
+                f"{files.talker.file.path}: it has {self.vocabulary.n_codes} codes, "
+                f"but its codec has {files.mmproj.decoder.codebook_size}"
             )
         self._prompts = PromptBuilder(self.engine.talker, tokenizer, self.vocabulary)
+        return_freed_memory()
 
     # -- voices --------------------------------------------------------------------------------------------------------
 
@@ -237,7 +241,7 @@ class TTS:
         if voice is not None and not isinstance(voice, Voice):
             raise OptionError(
                 f"a voice must be a Voice, not {voice!r}",
-                hint="Voice.load reads a saved voice, Voice.from_audio makes one of a clip",
+                hint="Voice.load reads a saved voice, Voice.from_audio makes one from a clip",
             )
         text_notes: tuple[Note, ...] = ()
         if isinstance(text, str):

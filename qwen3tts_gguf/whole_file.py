@@ -16,14 +16,19 @@ def unfinished_path(path: Path) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, keep_partial: bool = False) -> Iterator[Path]:
     """The hidden name to write to: it becomes `path` when the block ends well, and is removed when it does not.
 
-    Raises OSError.
+    keep_partial: it becomes `path` in any case. Raises OSError.
     """
     unfinished = unfinished_path(path)
     try:
-        yield unfinished
+        try:
+            yield unfinished
+        except BaseException:
+            if keep_partial and unfinished.exists():
+                unfinished.replace(path)
+            raise
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,125 +1,184 @@
-"""A release, built and tried as a user would get it: `just release`. Uploads nothing.
+"""Makes a release and checks it: `just release`. The archives are in dist/ afterwards; uploading them is up to you.
 
-    python tests/release.py            # into dist/
+    python tests/release.py
 
-Builds the sdist, and the wheel from the sdist, so that both are complete (`build` is PyPA's own tool); checks their
-metadata and README as PyPI would (`twine check`) and their contents; installs the wheel into a bare environment outside
-the checkout, and runs the README's first command and `--help` of every command there. The version stands in
-pyproject.toml alone.
+1. Builds the source distribution, and the wheel from it (`python -m build`, so a file that the source distribution
+   lacks is missing in the wheel as well). Needs the extra `release`, a clean checkout and the package registry.
+2. Compares their contents with the files that git tracks, and their metadata with CHANGELOG.md and `twine check`.
+3. Installs the wheel in a bare virtual environment, outside the checkout and without any extra; runs the README's
+   first command there, and `--help` of every command.
+
+The version is in one place, pyproject.toml.
 """
 
 from __future__ import annotations
 
+import email.parser
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import venv
+import wave
 import zipfile
-from email.parser import HeaderParser
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import tomllib
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
-NEEDED = (
-    "qwen3tts_gguf/py.typed",
-    "qwen3tts_gguf/nano_model/nano-Q8_0.gguf",
-    "qwen3tts_gguf/nano_model/mmproj-nano-Q8_0.gguf",
-    "qwen3tts_gguf/nano_model/words.txt",
-    "qwen3tts_gguf/nano_model/voices/f2.flac",
-    "qwen3tts_gguf/shipped_voices/voices.json",
-    "qwen3tts_convert/conversion.py",
-)
+PACKAGES = {
+    "qwen3tts_gguf/": "qwen3tts_gguf/",
+    "convert/qwen3tts_convert/": "qwen3tts_convert/",
+    "models/nano/": "qwen3tts_gguf/nano_model/",
+    "models/voices/": "qwen3tts_gguf/shipped_voices/",
+}
+"""Folders of the checkout, and where their files are in the wheel."""
+NOT_SHIPPED = re.compile(r"/recipe/|models/nano/(?:curves\.png|held_out\.json|judge\.npz)$")
+"""What makes and judges the shipped models is in the source distribution only."""
+LOCAL_ONLY = re.compile(r"^\.|^models/\.")
+"""What only a checkout needs: .gitignore, CI."""
 COMMANDS = """
 import typer
 from qwen3tts_gguf.cli import app
 
-def walk(command, name):
-    print(*name)
-    for child in getattr(command, "commands", {}).values():
-        walk(child, [*name, child.name])
+def walk(command, words):
+    print(" ".join(words))
+    for name, each in getattr(command, "commands", {}).items():
+        walk(each, [*words, name])
 
 walk(typer.main.get_command(app), [])
 """
 
 
-def main() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    version = project["version"]
-    if f"## {version}" not in (ROOT / "CHANGELOG.md").read_text("utf-8"):
-        print(f"note: CHANGELOG.md has no section '## {version}' yet")
-    with tempfile.TemporaryDirectory() as folder:
-        tools, user = Path(folder, "tools"), Path(folder, "user")
-        _environment(tools, "build", "twine")
-        for old in DIST.glob("*"):
-            old.unlink()
-        _run(tools / "bin/python", "-m", "build", "--outdir", DIST, ROOT)
-        (sdist,), (wheel,) = DIST.glob("*.tar.gz"), DIST.glob("*.whl")
-        _run(tools / "bin/python", "-m", "twine", "check", "--strict", sdist, wheel)
-        _check_sdist(sdist)
-        _check_wheel(wheel, project)
-        _environment(user, wheel)
-        _try(user, Path(folder))
-    for file in (sdist, wheel):
-        print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1e6:.1f} MB")
+# -- what should be where ----------------------------------------------------------------------------------------------
 
 
-def _check_sdist(sdist: Path) -> None:
+def wanted_in_wheel(tracked: Iterable[str]) -> set[str]:
+    """The files of the wheel, besides its metadata, for the files that git tracks."""
+    return {
+        target + path[len(source) :]
+        for path in tracked
+        for source, target in PACKAGES.items()
+        if path.startswith(source) and not NOT_SHIPPED.search(path)
+    }
+
+
+def wheel_faults(names: Iterable[str], tracked: Iterable[str]) -> list[str]:
+    """What is missing in a wheel of these names, and what does not belong there."""
+    found = {name for name in names if ".dist-info/" not in name}
+    wanted = wanted_in_wheel(tracked)
+    return _differences("the wheel", found, wanted)
+
+
+def sdist_faults(names: Iterable[str], tracked: Iterable[str]) -> list[str]:
+    """The same for a source distribution; its names start with a folder, and some are written by the build."""
+    found = {name.partition("/")[2] for name in names}
+    built = {name for name in found if name in ("PKG-INFO", "setup.cfg") or ".egg-info/" in name}
+    return _differences("the source distribution", found - built, {p for p in tracked if not LOCAL_ONLY.search(p)})
+
+
+def _differences(where: str, found: set[str], wanted: set[str]) -> list[str]:
+    missing = [f"{where} lacks {name}" for name in sorted(wanted - found)]
+    return missing + [f"{where} should not have {name}" for name in sorted(found - wanted)]
+
+
+def metadata_faults(metadata: str, changelog: str) -> list[str]:
+    """What is wrong with a wheel's METADATA."""
+    fields = email.parser.Parser().parsestr(metadata)
+    faults = [
+        f"METADATA lacks {name}" for name in ("Name", "Version", "Summary", "Requires-Python") if not fields[name]
+    ]
+    if not (fields.get_payload() or "").strip():
+        faults.append("METADATA lacks the README")
+    versions = re.findall(r"^## (\d\S*)", changelog, re.MULTILINE)
+    if fields["Version"] not in versions[:1]:
+        newest = versions[0] if versions else "none"
+        faults.append(f"the version is {fields['Version']}; the newest one in CHANGELOG.md is {newest}")
+    return faults
+
+
+# -- the steps ---------------------------------------------------------------------------------------------------------
+
+
+def build(folder: Path) -> tuple[Path, Path]:
+    """Builds into folder, out of a clean copy: what an earlier build left in the checkout is not in the archives."""
+    copy = folder / "checkout"
+    run(["git", "clone", "--quiet", str(ROOT), str(copy)])
+    run([sys.executable, "-m", "build", "--outdir", str(folder / "dist"), str(copy)], quiet=True)
+    [sdist], [wheel] = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
+    return sdist, wheel
+
+
+def check(sdist: Path, wheel: Path) -> list[str]:
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.split("\0")[:-1]
     with tarfile.open(sdist) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    for needed in ("pyproject.toml", "README.md", "LICENSE", "models/nano/nano-Q8_0.gguf"):
-        assert needed in names, f"{sdist.name} lacks {needed}"
-
-
-def _check_wheel(wheel: Path, project: dict[str, object]) -> None:
+        faults = sdist_faults((member.name for member in archive if member.isfile()), tracked)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
-        facts = HeaderParser().parsestr(archive.read(metadata).decode())
-    for needed in NEEDED:
-        assert needed in names, f"{wheel.name} lacks {needed}"
-    strays = [name for name in names if not name.startswith(("qwen3tts_gguf/", "qwen3tts_convert/", "qwen3tts_gguf-"))]
-    assert not strays, f"{wheel.name} has files that are not ours: {strays[:5]}"
-    assert not [name for name in names if "/tests/" in name or "recipe" in name], (
-        f"{wheel.name} has files for developers"
-    )
-    assert len([name for name in names if "shipped_voices/" in name and name.endswith(".flac")]) == 10
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "qwen3tts_gguf").rglob("*.py")}
-    assert sources <= set(names), (
-        f"{wheel.name} lacks {sorted(sources - set(names))}: add their package to pyproject.toml"
-    )
-    assert (facts["Name"], facts["Version"]) == (project["name"], project["version"])
-    assert facts["License-Expression"] == "Apache-2.0" and facts["Requires-Python"] == project["requires-python"]
+        faults += wheel_faults(names, tracked)
+        [metadata] = (name for name in names if name.endswith(".dist-info/METADATA"))
+        changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+        faults += metadata_faults(archive.read(metadata).decode(), changelog)
+    run([sys.executable, "-m", "twine", "check", "--strict", str(sdist), str(wheel)])
+    return faults
 
 
-def _try(user: Path, folder: Path) -> None:
-    """Commands as a user runs them: without the checkout on any path."""
-    program, place = user / "bin/qwen3tts", folder / "elsewhere"
-    place.mkdir()
-    _run(program, "speak", "Seven three nine.", "--quiet", "-o", "out.wav", cwd=place)
-    assert (place / "out.wav").stat().st_size > 24_000, "the first command wrote too little sound"
+def try_wheel(wheel: Path, folder: Path) -> None:
+    """Installs the wheel in a bare environment and uses it as a new user would."""
+    environment = folder / "environment"
+    venv.create(environment, with_pip=True)
+    programs = environment / ("Scripts" if os.name == "nt" else "bin")
+    work = folder / "elsewhere"
+    work.mkdir()
+    run([str(programs / "python"), "-m", "pip", "install", "--quiet", str(wheel)], work)
+    command = str(programs / "qwen3tts")
+    run([command, "speak", "Seven three nine.", "-o", "out.wav"], work)
+    with wave.open(str(work / "out.wav")) as sound:
+        seconds = sound.getnframes() / sound.getframerate()
+    if not 0.5 < seconds < 5:
+        raise SystemExit(f'"Seven three nine." is {seconds:.1f} s long')
     listed = subprocess.run(
-        [user / "bin/python", "-c", COMMANDS], cwd=place, check=True, capture_output=True, text=True
+        [str(programs / "python"), "-I", "-c", COMMANDS], cwd=work, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.splitlines()
+    for words in listed:
+        run([command, *words.split(), "--help"], work, quiet=True)
+    print(f"speaks {seconds:.1f} s; --help of {len(listed)} commands")
+
+
+def run(command: Sequence[str], folder: Path = ROOT, *, quiet: bool = False) -> None:
+    """Runs it without what Python's variables would bring along; ends with its output if it fails."""
+    print("$", " ".join(command), flush=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "QWEN3TTS"))}
+    output = subprocess.PIPE if quiet else None
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT if quiet else None, text=True
     )
-    for line in listed.stdout.splitlines():
-        shown = subprocess.run([program, *line.split(), "--help"], cwd=place, capture_output=True, text=True)
-        assert shown.returncode == 0 and "Usage" in shown.stdout, f"qwen3tts {line} --help: {shown.stderr}"
-        print(f"qwen3tts {line} --help: {len(shown.stdout.splitlines())} lines")
-
-
-def _environment(folder: Path, *packages: object) -> None:
-    venv.create(folder, with_pip=True)
-    _run(folder / "bin/pip", "install", "--quiet", *packages)
-
-
-def _run(*command: object, cwd: Path | None = None) -> None:
-    environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([str(word) for word in command], cwd=cwd, env=environment)
     if done.returncode:
-        sys.exit(f"failed with {done.returncode}: {' '.join(map(str, command))}")
+        raise SystemExit(f"{done.stdout or ''}failed with status {done.returncode}: {' '.join(command)}")
+
+
+def main() -> None:
+    changed = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    if changed:
+        raise SystemExit(f"commit or remove these first:\n{changed}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        sdist, wheel = build(folder)
+        faults = check(sdist, wheel)
+        if faults:
+            raise SystemExit("\n".join(faults))
+        try_wheel(wheel, folder)
+        DIST.mkdir(exist_ok=True)
+        for file in (sdist, wheel):
+            shutil.copy(file, DIST)
+            print(DIST / file.name, f"{file.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The layers of DESIGN.md, section 3: who may import whom, read from the source with `ast`."""
+"""The layers in CONTRIBUTING.md: which module may import which, read from the source with `ast`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,31 @@ ROWS = (
     "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
     "qwen3tts_gguf.cli.batching",
     "qwen3tts_gguf.cli.batch_report",
-    "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting",
-    "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.speech_output"
-    "  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
+    "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting"
+    "  qwen3tts_gguf.cli.serving",
+    "qwen3tts_gguf.cli.speech_output",
+    "qwen3tts_gguf.cli.long_text",
+    "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.sampling_options"
+    "  qwen3tts_gguf.cli.sound_output  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
     "qwen3tts_gguf.cli.console",
-    "qwen3tts_gguf.cli.batch_options  qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.wording",
+    "qwen3tts_gguf.cli.batch_options",
+    "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.panels  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
+    "qwen3tts_gguf.server.app",
+    "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes  qwen3tts_gguf.server.socket_routes",
+    "qwen3tts_gguf.server.speech_socket  qwen3tts_gguf.server.wyoming_server  qwen3tts_gguf.server.elevenlabs_socket",
+    "qwen3tts_gguf.server.sockets  qwen3tts_gguf.server.speech_messages  qwen3tts_gguf.server.wyoming_events"
+    "  qwen3tts_gguf.server.elevenlabs_messages  qwen3tts_gguf.server.elevenlabs_formats",
+    "qwen3tts_gguf.server.conversation",
+    "qwen3tts_gguf.server.openai_speech",
+    "qwen3tts_gguf.server.answer",
+    "qwen3tts_gguf.server.services",
+    "qwen3tts_gguf.server.long_speech  qwen3tts_gguf.server.scheduler  qwen3tts_gguf.server.speech_fields",
+    "qwen3tts_gguf.server.guard  qwen3tts_gguf.server.model  qwen3tts_gguf.server.voices"
+    "  qwen3tts_gguf.server.encoding  qwen3tts_gguf.server.pace",
+    "qwen3tts_gguf.server.docs_page  qwen3tts_gguf.server.metrics  qwen3tts_gguf.server.problems"
+    "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text",
+    "qwen3tts_gguf.server",
     "qwen3tts_gguf.batch.cluster",
     "qwen3tts_gguf.batch.work  qwen3tts_gguf.batch.estimate",
     "qwen3tts_gguf.batch.shard",
@@ -34,7 +53,7 @@ ROWS = (
     "qwen3tts_gguf.batch.storage",
     "qwen3tts_gguf.batch",
     "qwen3tts_gguf.measure.verification",
-    "qwen3tts_gguf.measure.benchmark",
+    "qwen3tts_gguf.measure.benchmark  qwen3tts_gguf.measure.summary",
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
     "qwen3tts_gguf.measure",
     "qwen3tts_gguf.reading",
@@ -65,7 +84,8 @@ ROWS = (
     "  qwen3tts_gguf.nets.sampling  qwen3tts_gguf.nets.talker_model  qwen3tts_gguf.nets.widths"
     "  qwen3tts_gguf.nets.winograd",
     "qwen3tts_gguf.nets",
-    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink  qwen3tts_gguf.audio_speed",
+    "qwen3tts_gguf.audio_player",
+    "qwen3tts_gguf.audio  qwen3tts_gguf.audio_sink  qwen3tts_gguf.audio_speed  qwen3tts_gguf.subtitles",
     "qwen3tts_convert",
     "qwen3tts_convert.conversion",
     "qwen3tts_convert.keys  qwen3tts_convert.writer",
@@ -91,7 +111,8 @@ ROWS = (
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.ggml.types",
     "qwen3tts_gguf.ggml",
-    "qwen3tts_gguf.cgroups  qwen3tts_gguf.container  qwen3tts_gguf.errors  qwen3tts_gguf.handover"
+    "qwen3tts_gguf.cgroups  qwen3tts_gguf.container  qwen3tts_gguf.errors  qwen3tts_gguf.freed_memory"
+    "  qwen3tts_gguf.handover"
     "  qwen3tts_gguf.whole_file"
     "  qwen3tts_gguf.measure.agreement  qwen3tts_gguf.measure.verdict",
 )
@@ -124,9 +145,11 @@ HOMES = {
         "qwen3tts_gguf.nets.talker_model",
         "qwen3tts_gguf.ggml.library",
     ),
-    "soundfile": ("qwen3tts_gguf.audio", "qwen3tts_gguf.audio_sink"),
+    "soundfile": ("qwen3tts_gguf.audio", "qwen3tts_gguf.audio_sink", "qwen3tts_gguf.server.encoding"),
+    "pysubs2": ("qwen3tts_gguf.subtitles",),
+    "sounddevice": ("qwen3tts_gguf.audio_player",),
     "sentencex": ("qwen3tts_gguf.speech.passages",),
-    "soxr": ("qwen3tts_gguf.audio",),
+    "soxr": ("qwen3tts_gguf.audio", "qwen3tts_gguf.server.elevenlabs_formats"),
     "psutil": ("qwen3tts_gguf.model.footprint",),
     "tokenizers": ("qwen3tts_gguf.model.tokenizer",),
     "typer": CLI,
@@ -136,6 +159,13 @@ HOMES = {
     "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice.file"),
     "gguf": ("qwen3tts_convert.",),
     "huggingface_hub": ("qwen3tts_convert.hub",),
+    "fastapi": ("qwen3tts_gguf.server.",),
+    "starlette": ("qwen3tts_gguf.server.",),
+    "pydantic": ("qwen3tts_gguf.server.",),
+    "uvicorn": ("qwen3tts_gguf.server.",),
+    "prometheus_client": ("qwen3tts_gguf.server.",),
+    "wyoming": ("qwen3tts_gguf.server.wyoming_server", "qwen3tts_gguf.server.wyoming_events"),
+    "av": ("qwen3tts_gguf.server.encoding",),
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
     "pyarrow": ("qwen3tts_gguf.batch.table", "qwen3tts_gguf.batch.outputs"),
     "fsspec": ("qwen3tts_gguf.batch.storage",),

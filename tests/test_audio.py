@@ -137,7 +137,7 @@ UNREADABLE = {
     "text.mp3": (b"hello", "not an audio file that can be read"),
     "no-suffix": (b"\x00\x01\x02\x03" * 50, "not an audio file that can be read"),
     "headerless.raw": (bytes(4800), "not an audio file that can be read"),
-    "header-only.wav": (wav_header(), "holds no sound"),
+    "header-only.wav": (wav_header(), "has no sound in it"),
     "half-a-header.wav": (wav_header()[:30], "."),
 }
 
@@ -166,7 +166,7 @@ def test_samples_that_are_no_numbers_are_refused(clip: Samples, tmp_path: Path, 
     broken[1000] = value
     path = tmp_path / "broken.wav"
     soundfile.write(path, broken, 24_000, subtype="FLOAT")
-    with pytest.raises(AudioError, match="not numbers"):
+    with pytest.raises(AudioError, match="NaN or infinite"):
         read_audio(path)
 
 
@@ -205,7 +205,7 @@ def test_a_clip_too_short_for_a_voice_is_said(tts: TTS, n: int) -> None:
     "samples", [np.full(24_000, np.nan, np.float32), np.full((24_000, 2), 0.1, np.float32)], ids=["nan", "two channels"]
 )
 def test_samples_that_are_no_mono_sound_are_refused(tts: TTS, samples: NDArray[Any]) -> None:
-    with pytest.raises(AudioError, match=r"not numbers|one channel"):
+    with pytest.raises(AudioError, match=r"NaN or infinite|one channel"):
         Voice.from_audio(samples, tts, rate_hz=24_000)
 
 
@@ -267,7 +267,7 @@ def test_libsndfile_reads_a_stream_that_was_saved(clip: Samples, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["speech.aac", "speech", "speech.", "speech.wav.txt"])
 def test_an_unknown_suffix_lists_the_known_ones(tmp_path: Path, name: str) -> None:
-    with pytest.raises(AudioError, match=r"\.wav, \.flac, \.ogg, \.mp3"), open_sink(tmp_path / name):
+    with pytest.raises(AudioError, match=r"\.wav, \.flac, \.ogg, \.opus, \.mp3, \.pcm"), open_sink(tmp_path / name):
         pytest.fail("opened")
     assert not list(tmp_path.iterdir())
 

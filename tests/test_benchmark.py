@@ -183,7 +183,7 @@ def test_bench_prints_the_command_that_gives_lost_amx_back(
     ("setting", "plan", "message"),
     [
         ("maybe", "", "amx is one of auto, on, rows, off, not 'maybe'"),
-        ("auto", "color=red", "a plan has no entry 'color=red'"),
+        ("auto", "color=red", "the plan has no entry 'color=red'"),
     ],
 )
 def test_bench_refuses_a_plan_that_does_not_exist(
@@ -210,10 +210,10 @@ def test_bench_with_a_clip(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--plot", "frame.txt"), "pictures are saved as .png or .svg"),
+        (("--plot", "frame.txt"), "pictures can only be saved as .png or .svg"),
         (("--plot", "nowhere/frame.png"), "there is no folder nowhere"),
         (("--json", "nowhere/bench.json"), "there is no folder nowhere"),
-        (("--ref-text", "Words."), "name it with --voice"),
+        (("--ref-text", "Words."), "give the clip with --voice"),
         (("--model", "nowhere.gguf"), "nowhere.gguf: no such file"),
     ],
 )

@@ -264,9 +264,13 @@ def adapter(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message", "hint"),
     [
-        (without_codec, "there is no folder speech_tokenizer, the codec", "copy it from the checkpoint"),
+        (
+            without_codec,
+            "the folder speech_tokenizer, which holds the codec, is missing",
+            "copy it from the checkpoint",
+        ),
         (pickled, "pytorch_model.bin is a pickle, only safetensors are converted", "save_pretrained"),
-        (adapter, "a LoRA adapter, not a whole model", "merge it into the model"),
+        (adapter, "this is a LoRA adapter, not a whole model", "merge it into the model"),
     ],
 )
 def test_what_is_not_whole_says_what_to_do(copy: Path, change: Callable[[Path], None], message: str, hint: str) -> None:
@@ -280,7 +284,7 @@ def test_a_file_in_place_of_a_folder_is_told(copy: Path) -> None:
     with pytest.raises(CheckpointError, match=f"give the folder, {copy}"):
         Checkpoint.find(copy / "model.safetensors")
     (copy / "x.gguf").touch()
-    with pytest.raises(CheckpointError, match="converted already"):
+    with pytest.raises(CheckpointError, match="already converted"):
         Checkpoint.find(copy / "x.gguf")
 
 
@@ -326,14 +330,14 @@ def test_a_snapshot_of_the_hubs_cache_has_the_models_name(base: Path, cached: Pa
 
 def test_of_several_snapshots_the_branch_decides(base: Path, cached: Path) -> None:
     os.symlink(base, cached / "snapshots" / OLDER)
-    with pytest.raises(CheckpointError, match=f"no snapshot main is there: there are: {OLDER}, {COMMIT}"):
+    with pytest.raises(CheckpointError, match=f"there is no snapshot main: known snapshots: {OLDER}, {COMMIT}"):
         Checkpoint.find(cached)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(f"{COMMIT}\n")
     (cached / "refs" / "v1").write_text(OLDER)
     assert Checkpoint.find(cached).revision == COMMIT
     assert Checkpoint.find(cached, "v1").revision == Checkpoint.find(cached, OLDER).revision == OLDER
-    with pytest.raises(CheckpointError, match="no snapshot v2 is there"):
+    with pytest.raises(CheckpointError, match="there is no snapshot v2"):
         Checkpoint.find(cached, "v2")
 
 

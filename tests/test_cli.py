@@ -183,13 +183,38 @@ def test_inspect_tells_both_halves(run: Run, model: Path) -> None:
     assert groups["token_embd.weight"]["bytes"] == 4096 * 128 * 4
 
 
-def test_inspect_prints_a_table_of_types(run: Run, pair: Pair) -> None:
+def test_inspect_lists_every_group_of_tensors_and_its_type(run: Run, pair: Pair) -> None:
     converted = pair("q8_0", "f16")
     for path, some in ((converted.talker, "blk.*.attn_q.weight"), (converted.mmproj, "a.gen.wav.quant.first")):
-        result = run("inspect", path)
+        result = run("inspect", path, "--tensors")
         text = result.out.decode()
         assert result.code == 0 and result.err == ""
         assert some in text and "Q8_0" in text and "F32" in text and path.name in text.replace("\n", "")
+
+
+def test_inspect_describes_a_pair_on_one_page(run: Run, pair: Pair) -> None:
+    result = run("inspect", pair("q8_0", "f16").talker)
+    page = " ".join(result.out.decode().split())
+    assert result.code == 0 and result.err == ""
+    for words in ("Base: it clones voices", "mika, yuki", "English", "talker Q8_0", "on disk", "in memory about"):
+        assert words in page, words
+    assert "blk." not in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("custom_voice", "--speaker serena, vivian"), ("voice_design", '--instruct "a description of the voice"')],
+)
+def test_inspect_shows_how_to_choose_the_voice_of_each_kind(run: Run, pair: Pair, kind: str, words: str) -> None:
+    assert words in " ".join(run("inspect", pair(model_type=kind).talker).out.decode().split())
+
+
+def test_inspect_describes_a_single_file_as_half_of_a_model(run: Run, pair: Pair, tmp_path: Path) -> None:
+    converted = pair()
+    assert "second half of a model" in run("inspect", converted.mmproj).out.decode()
+    alone = tmp_path / "alone.gguf"
+    alone.symlink_to(converted.talker)
+    assert "its mmproj file is not there" in run("inspect", alone).out.decode()
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
@@ -219,9 +244,9 @@ def broken(pair: Pair, tmp_path: Path) -> dict[str, Path]:
         (["speak", "Hi.", "-m", "absent.gguf"], "absent.gguf: no such file or folder"),
         (["speak", "Hi.", "-m", "absent"], "absent: no such file or folder"),
         (["speak", "Hi.", "-m", "{text.gguf}"], "not a GGUF file"),
-        (["speak", "Hi.", "-m", "{lonely.gguf}"], "other half mmproj-lonely.gguf is not beside it"),
+        (["speak", "Hi.", "-m", "{lonely.gguf}"], "other half, mmproj-lonely.gguf, is not in the same folder"),
         (["speak", "Hi.", "-m", "{lonely.gguf}", "--mmproj", "{other.gguf}"], "belongs to another model"),
-        (["speak", "Hi.", "-m", "{other.gguf}"], "this is the mmproj half"),
+        (["speak", "Hi.", "-m", "{other.gguf}"], "this is the mmproj file"),
         (["speak", "Hi.", "-m", "{folder}"], "not a GGUF file"),
         (["speak", "", "-m", "{small.gguf}"], "there is no text to speak"),
         (["speak", "-", "-m", "{small.gguf}"], "there is no text to speak"),
@@ -229,15 +254,18 @@ def broken(pair: Pair, tmp_path: Path) -> dict[str, Path]:
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "absent.wav"], "absent.wav: no such file"),
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{empty.wav}"], "empty.wav: not an audio file"),
         (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{text.wav}"], "text.wav: not an audio file"),
-        (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{silent.wav}"], "silent.wav: holds no sound"),
-        (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{folder}"], "broken: not an audio file"),
+        (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{silent.wav}"], "silent.wav: has no sound in it"),
+        (["speak", "Hi.", "-m", "{small.gguf}", "--voice", "{folder}"], "broken: this is a folder or a pipe"),
         (["speak", "Hi.", "-m", "{small.gguf}", "-l", "klingon"], "unknown language 'klingon'; this model knows auto,"),
-        (["speak", "Hi.", "-m", "{small.gguf}", "-o", "speech.aac"], "choose one of .wav, .flac, .ogg, .mp3"),
+        (
+            ["speak", "Hi.", "-m", "{small.gguf}", "-o", "speech.aac"],
+            ".wav, .flac, .ogg, .opus, .mp3, .pcm",
+        ),
         (
             ["speak", "Hi.", "-m", "{small.gguf}", "-o", "no/such/folder.wav"],
-            "folder.wav: cannot be written, there is no folder no/such",
+            "folder.wav: cannot be written, because there is no folder no/such",
         ),
-        (["speak", "Hi.", "-m", "{small.gguf}", "--codes", "codes.txt"], "codes.txt: codes are saved as .npy"),
+        (["speak", "Hi.", "-m", "{small.gguf}", "--codes", "codes.txt"], "codes.txt: codes can only be saved as .npy"),
         (["speak", "Hi.", "-m", "{small.gguf}", "--temperature", "0"], "--temperature must be above 0"),
         (["convert", "absent-folder"], "absent-folder"),
         (["convert", "{folder}"], "config.json"),
@@ -345,7 +373,7 @@ def test_nano_stands_in_only_where_no_model_is_named(run: Run, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     result = run("speak", "Seven.", "--seed", "1", "-q")
     assert result.code == 0 and Path("speech.wav").stat().st_size > 44
-    assert "warning: no model in models/: nano speaks" in result.err
+    assert "warning: no model in models/: the built-in model nano is used" in result.err
     result = run("speak", "Seven.", "--model", "models")
     assert result.code == 1 and result.err == "error: models: no such file or folder\n"
 

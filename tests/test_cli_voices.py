@@ -23,7 +23,7 @@ from qwen3tts_gguf.voice.store import SUFFIX
 Pair = Callable[..., ConvertedPair]
 WORDS = "The light came on again."
 SHORT = ("--max-frames", "2", "--seed", "1", "--threads", "1", "-o", "out.wav")
-HINT = "hint: with --ref-text and the words said in the clip, the voice comes closer"
+HINT = "hint: with a transcript of the clip (--ref-text) the voice comes closer to it"
 
 run, is_one_error_line = test_cli.run, test_cli.is_one_error_line
 
@@ -97,7 +97,7 @@ def test_a_warning_is_one_line(speak: Callable[..., Any]) -> None:
     speak("--voice", "ref.wav", "--ref-text", "word " * 40)
     assert speak.err.count("warning: ") == 1
     assert (
-        "warning: a transcript of 160 letters does not fit a clip of 2.0 s; the speech may degenerate: it must"
+        "warning: a transcript of 160 letters does not fit a clip of 2.0 s; the speech may become unintelligible: give"
         in speak.err.splitlines()[0]
     )
 
@@ -191,7 +191,7 @@ def test_without_a_folder_voices_go_to_the_users_own(
 def test_a_voice_is_overwritten_by_force_only(create: Callable[..., Any], place: Path) -> None:
     create("anna")
     refused = create("anna", "--ref-text", WORDS)
-    assert is_one_error_line(refused) and "there is a voice named 'anna' already" in refused.err
+    assert is_one_error_line(refused) and "a voice named 'anna' exists already" in refused.err
     assert create("anna", "--ref-text", WORDS, "--force").code == 0
     assert VoiceStore(place / "voices").load("anna").transcript == WORDS
 
@@ -224,7 +224,10 @@ def test_a_voice_heard_by_the_other_size_speaks_by_its_codes(
     create("large", "--ref-text", WORDS, model=pair(size="tiny-1.7b").talker)
     create("small", "--ref-text", WORDS)
     large = speak("--voice", "large")
-    assert "warning: the voice's speaker vector is of another model and is left out; its codes are used" in speak.err
+    assert (
+        "warning: the voice's speaker vector was made with another model and is not used; its codes are used"
+        in speak.err
+    )
     assert not np.array_equal(large, speak("--voice", "small"))
 
 
@@ -245,7 +248,7 @@ def test_mixing_says_that_codes_are_left_out(run: test_cli.Run, create: Callable
     create("anna", "--ref-text", WORDS)
     create("ben")
     result = run("voice", "mix", "anna", "ben", "-o", "both")
-    assert result.code == 0 and "codes and transcripts were left out: only speaker vectors mix" in result.err
+    assert result.code == 0 and "codes and transcripts were left out: only speaker vectors can be mixed" in result.err
     assert VoiceStore(place / "voices").load("both").codes is None
 
 
@@ -274,7 +277,7 @@ def test_a_designed_voice_is_kept_and_cloned_by_a_base_model(
         assert "warning" not in speak.err
         assert not np.array_equal(spoken, speak(model=pair(size=size).talker))
     result = run("speak", "Hi.", "--instruct", "Another.", "--save-voice", "keeper", "-m", "absent.gguf")
-    assert is_one_error_line(result) and "there is a voice named 'keeper' already" in result.err
+    assert is_one_error_line(result) and "a voice named 'keeper' exists already" in result.err
 
 
 def test_inspect_tells_what_a_model_accepts(run: test_cli.Run, pair: Pair) -> None:
@@ -319,10 +322,10 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["speak", *TEXT], "belong to a clip: name it with --voice"),
-        (["speak", "--ref-text-file", "words.txt"], "belong to a clip: name it with --voice"),
-        (["speak", "-m", "{custom}", "--x-vector-only"], "belong to a clip: name it with --voice"),
-        (["speak", "--ref-pad", "0"], "belong to a clip: name it with --voice"),
+        (["speak", *TEXT], "need a clip: give the clip with --voice"),
+        (["speak", "--ref-text-file", "words.txt"], "need a clip: give the clip with --voice"),
+        (["speak", "-m", "{custom}", "--x-vector-only"], "need a clip: give the clip with --voice"),
+        (["speak", "--ref-pad", "0"], "need a clip: give the clip with --voice"),
         (["speak", *REF, *TEXT, "--ref-text-file", "words.txt"], "give one"),
         (["speak", *REF, *TEXT, "--x-vector-only"], "give one or the other"),
         (["speak", *REF, "--ref-text-file", "words.txt", "--x-vector-only"], "give one or the other"),
@@ -331,12 +334,12 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
         (["speak", *REF, "--ref-text-file", "empty.txt"], "the transcript of the clip is empty"),
         (["speak", *REF, "--ref-text-file", "absent.txt"], "absent.txt: cannot be read"),
         (["speak", *REF, "--ref-text-file", "latin1.txt"], "latin1.txt: not UTF-8"),
-        (["speak", *REF, "--speaker", "vivian"], "--speaker and --voice both choose who speaks"),
+        (["speak", *REF, "--speaker", "vivian"], "--speaker and --voice both choose the voice"),
         (["speak", "--voice", "nobody"], "no voice named 'nobody'"),
         (["speak", "--voice", "nobody.wav"], "nobody.wav: no such file"),
         (["speak", "--voice", "../nobody"], "../nobody: no such file"),
-        (["speak", "--voice", "no!body"], "'no!body' cannot be a voice's name"),
-        (["speak", "--voice", "x" * 300], "cannot be a voice's name"),
+        (["speak", "--voice", "no!body"], "'no!body' cannot be the name of a voice"),
+        (["speak", "--voice", "x" * 300], "cannot be the name of a voice"),
         (["speak", "--voice", "kept", *TEXT], "'kept' is not a clip: --ref-text"),
         (["speak", "--voice", "kept", "--ref-pad", "0"], "'kept' is not a clip: --ref-text"),
         (["speak", "--voice", "codes", "--x-vector-only"], "has no speaker vector"),
@@ -347,10 +350,10 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
             "this model (base) has no preset speakers: it clones the voice of a clip (--voice)",
         ),
         (["speak", "--instruct", "Slowly."], "this model (base) cannot follow instructions: it clones"),
-        (["speak", "--save-voice", "../x"], "'../x' cannot be a voice's name"),
+        (["speak", "--save-voice", "../x"], "'../x' cannot be the name of a voice"),
         (
             ["speak", "--save-voice", "kept"],
-            "already: take another name, or delete that voice: qwen3tts voice delete kept",
+            "already: choose another name, or delete that voice: qwen3tts voice delete kept",
         ),
         (["speak", "-m", "{custom}"], "needs a speaker: it has presets (--speaker): serena, vivian"),
         (["speak", "-m", "{custom}", *REF], "this model cannot clone"),
@@ -362,8 +365,11 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
         (["speak", "-m", "{design}", "--instruct", ""], "needs a description of the voice"),
         (["speak", "-m", "{design}", "--instruct", "A man.", "--voice", "kept"], "cannot clone a voice"),
         (["speak", "-m", "{design}", "--instruct", "A man.", "--speaker", "ryan"], "has no preset speakers"),
-        (["voice", "create", "../x", "ref.wav"], "'../x' cannot be a voice's name"),
-        (["voice", "create", "kept", "ref.wav"], "already: take another name, delete it first, or --force it"),
+        (["voice", "create", "../x", "ref.wav"], "'../x' cannot be the name of a voice"),
+        (
+            ["voice", "create", "kept", "ref.wav"],
+            "exists already: choose another name, delete that voice first, or replace it with --force",
+        ),
         (["voice", "create", "x", "absent.wav"], "absent.wav: no such file"),
         (["voice", "create", "x", "words.txt"], "words.txt: not an audio file"),
         (["voice", "create", "x", "silent.wav"], "the reference is silent"),
@@ -372,19 +378,19 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
         (["voice", "create", "x", "ref.wav", *TEXT, "--x-vector-only"], "give one or the other"),
         (["voice", "show", "nobody"], "no voice named 'nobody'"),
         (["voice", "delete", "nobody"], "no voice named 'nobody'"),
-        (["voice", "delete", "../voices/kept"], "cannot be a voice's name"),
+        (["voice", "delete", "../voices/kept"], "cannot be the name of a voice"),
         (["voice", "mix", "kept", "nobody", "-o", "x"], "no voice named 'nobody'"),
-        (["voice", "mix", "kept", "-o", "x"], "two voices or more"),
-        (["voice", "mix", "kept", "other", "-o", "x"], "of different models"),
+        (["voice", "mix", "kept", "-o", "x"], "two or more voices"),
+        (["voice", "mix", "kept", "other", "-o", "x"], "made with different models"),
         (["voice", "mix", "kept", "codes", "-o", "x"], "only voices with a speaker vector"),
-        (["voice", "mix", "kept", "kept", "-o", "kept"], "there is a voice named 'kept' already"),
-        (["voice", "mix", "kept", "kept", "-o", "../x"], "cannot be a voice's name"),
+        (["voice", "mix", "kept", "kept", "-o", "kept"], "a voice named 'kept' exists already"),
+        (["voice", "mix", "kept", "kept", "-o", "../x"], "cannot be the name of a voice"),
         (["voice", "mix", "kept", "kept", "--weights", "1", "-o", "x"], "a weight for each"),
         (["voice", "mix", "kept", "kept", "--weights", "1,a", "-o", "x"], "--weights takes numbers"),
         (["voice", "mix", "kept", "kept", "--weights", "1,-1", "-o", "x"], "weights must"),
         (["codec", "encode", "absent.wav"], "absent.wav: no such file"),
         (["codec", "encode", "words.txt"], "words.txt: not an audio file"),
-        (["codec", "encode", "ref.wav", "-o", "codes.txt"], "codes are saved as .npy"),
+        (["codec", "encode", "ref.wav", "-o", "codes.txt"], "codes can only be saved as .npy"),
         (["codec", "encode", "ref.wav", "-o", "no/such/codes.npy"], "cannot be written"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",

@@ -70,7 +70,7 @@ def test_a_wav_whose_header_was_never_finished_is_read_to_its_end(tmp_path: Path
 def test_a_wav_that_is_empty_indeed_holds_no_sound(tmp_path: Path, after: bytes) -> None:
     path = tmp_path / "clip.wav"
     path.write_bytes(wav(36, 0, sound=b"", after=after))
-    with pytest.raises(AudioError, match=r"clip\.wav: holds no sound"):
+    with pytest.raises(AudioError, match=r"clip\.wav: has no sound in it"):
         read_audio(path)
 
 
@@ -113,7 +113,7 @@ def test_formats_are_named_with_the_command_that_makes_a_wav(
     path.write_bytes(content)
     with pytest.raises(AudioError) as caught:
         read_audio(path)
-    assert str(caught.value).startswith(f"{path}: not an audio file that can be read here, {message}")
+    assert str(caught.value).startswith(f"{path}: not an audio file that can be read, because {message}")
     assert caught.value.hint == f"make a WAV of it: ffmpeg -i {path} -vn {path.with_suffix('.wav')}"
 
 
@@ -295,7 +295,7 @@ def test_quiet_short_and_narrow_clips_get_one_note_each(tts: TTS, tmp_path: Path
     soundfile.write(path, CLIP * 0.003, RATE_HZ, subtype="FLOAT")
     assert "is quiet: it peaks at -" in one_note(tts, path)
     soundfile.write(path, CLIP[: RATE_HZ // 2], RATE_HZ)
-    assert "lasts 0.5 s, too short" in one_note(tts, path)
+    assert "has only 0.5 s, which is short" in one_note(tts, path)
     soundfile.write(path, CLIP[::3], 8_000, subtype="ULAW")
     assert "8000 samples a second, and so no sound above 4 kHz" in one_note(tts, path)
 

@@ -168,13 +168,13 @@ def test_no_frames_are_no_samples(decoder: CodecDecoder) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (np.zeros(16, np.int32), r"whole numbers \[frames, 16\], not int32 \[16\]"),
+        (np.zeros(16, np.int32), r"integers of shape \[frames, 16\], not int32 \[16\]"),
         (np.zeros((3, 15), np.int32), r"not int32 \[3, 15\]"),
         (np.zeros((1, 3, 16), np.int32), r"not int32 \[1, 3, 16\]"),
         (np.zeros((16, 3), np.int32), r"not int32 \[16, 3\]"),
         (np.zeros((3, 16), np.float32), r"not float32 \[3, 16\]"),
         (np.zeros((3, 16), np.bool_), r"not bool \[3, 16\]"),
-        (np.full((3, 16), "1"), r"whole numbers"),
+        (np.full((3, 16), "1"), "integers of shape"),
         (np.full((3, 16), 2048), r"in 0\.\.2047, found 2048\.\.2048"),
         (np.full((3, 16), -1, np.int8), r"found -1\.\.-1"),
         (np.full((3, 16), 1 << 40), r"in 0\.\.2047"),

@@ -100,7 +100,7 @@ REFUSED = {
     "base / preset and instruct": CLONES.format(NO_INSTRUCT),
     "base / vector and instruct": CLONES.format(NO_INSTRUCT),
     "base / vector and preset": CLONES.format(NO_PRESETS),
-    "base / vector 1.7B": "made with another model .*192 values, this model takes 128.*make it again",
+    "base / vector 1.7B": "made with another model.*192 values, this model takes 128.*make the voice again",
     "base 1.7B / preset": CLONES.format(NO_PRESETS),
     "base 1.7B / description": CLONES.format(NO_INSTRUCT),
     "base 1.7B / vector": "128 values, this model takes 192",
@@ -144,7 +144,7 @@ def test_a_voice_that_fits_in_part_is_used_in_part_and_noted(
     found = resolved(tts, voice)
     assert used(found) == IN_PART[case]
     (note,) = found.notes
-    assert "speaker vector is of another model and is left out; its codes are used" in note.message
+    assert "speaker vector was made with another model and is not used; its codes are used" in note.message
     with tts.utter("Hello.", voice, SpeechOptions(max_frames=2, seed=1)) as utterance:
         assert note in utterance.notes
         utterance.finish()
@@ -166,21 +166,21 @@ def test_a_voice_that_does_not_fit_is_refused_with_what_does(
 def test_codes_of_another_codec_are_left_out_and_noted(model: Callable[[str], TTS], voices: dict[str, Voice]) -> None:
     found = resolved(model("base"), replace(voices["clone"], codec="another"))
     assert used(found) == {"speaker"}
-    assert "codes are of another codec and are left out; its speaker vector is used" in found.notes[0].message
+    assert "codes were made with another codec and are not used; its speaker vector is used" in found.notes[0].message
 
 
 @pytest.mark.parametrize(
     ("kind", "changes", "reason"),
     [
-        ("codes", {"codec": "another"}, "its codes are of another codec"),
-        ("vector", {"speaker_encoder": "another"}, "its speaker vector is of another speaker encoder"),
-        ("clone", {"codec": "another", "speaker_encoder": "another"}, "of another speaker encoder"),
+        ("codes", {"codec": "another"}, "its codes were made with another codec"),
+        ("vector", {"speaker_encoder": "another"}, "its speaker vector was made with another speaker encoder"),
+        ("clone", {"codec": "another", "speaker_encoder": "another"}, "with another speaker encoder"),
     ],
 )
 def test_a_voice_of_which_nothing_fits_is_refused_with_the_reason(
     model: Callable[[str], TTS], voices: dict[str, Voice], kind: str, changes: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(OptionError, match=f"made with another model .*{reason}.*: make it again"):
+    with pytest.raises(OptionError, match=f"made with another model.*{reason}.*: make the voice again"):
         resolved(model("base"), replace(voices[kind], **changes))
 
 

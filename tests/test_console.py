@@ -83,11 +83,16 @@ def test_values_that_start_with_a_dash_stay_with_their_options(
     assert (result.code, texts) == (0, ["-5 it is."]) and (place / "-out 1.wav").is_file(), result.err
 
 
-@pytest.mark.parametrize("arguments", [["-Hello"], ["--hello"], ["--sed", "1", "Hi."], ["-x", "Hi."], []])
+@pytest.mark.parametrize("arguments", [["-Hello"], ["--hello"], ["--sed", "1", "Hi."], ["-x", "Hi."]])
 def test_a_text_taken_for_an_option_says_how_to_give_it(run: test_cli.Run, arguments: list[str]) -> None:
     result = run("speak", *arguments)
     assert result.code == 2 and "Traceback" not in result.err
     assert 'after --, or on stdin: qwen3tts speak -o out.wav -- "-text"' in result.err
+
+
+def test_a_missing_text_is_a_command_not_understood(run: test_cli.Run) -> None:
+    result = run("speak")
+    assert result.code == 2 and "Missing text: give it as an argument, by --file, or - for standard input" in result.err
 
 
 def test_markdown_is_cleaned_on_request(run: test_cli.Run, model: Path, texts: list[str]) -> None:
@@ -234,6 +239,7 @@ def test_a_signal_leaves_no_unfinished_file(pair: Pair, place: Path, name: str, 
     script = place / "stopped.py"
     script.write_text(
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "from qwen3tts_gguf.nets.codec_decoder import CodecDecoder\n"
         "decode = CodecDecoder.decode\n"
         "def stopped(*args):\n"
@@ -301,9 +307,9 @@ def test_a_converted_pair_may_have_a_long_name(run: test_cli.Run, checkpoint: Ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "no/such/speech.wav"], "no/such/speech.wav: cannot be written, there is no folder no/such"),
-        (["--codes", "no/such/codes.npy"], "no/such/codes.npy: cannot be written, there is no folder no/such"),
-        (["-o", "folder.wav"], "folder.wav: cannot be written, it is a folder"),
+        (["-o", "no/such/speech.wav"], "no/such/speech.wav: cannot be written, because there is no folder no/such"),
+        (["--codes", "no/such/codes.npy"], "no/such/codes.npy: cannot be written, because there is no folder no/such"),
+        (["-o", "folder.wav"], "folder.wav: cannot be written, because it is a folder"),
     ],
 )
 def test_a_missing_folder_is_called_that_before_the_model_is_loaded(

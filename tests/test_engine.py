@@ -340,7 +340,7 @@ def test_closing_between_a_check_and_a_start_leaves_nobody_waiting(pair: Pair, w
 def test_a_second_reader_is_refused(tts: TTS, again: Callable[[Utterance], object]) -> None:
     with tts.utter(TEXT, None, SpeechOptions(seed=1, max_frames=2)) as utterance:
         assert len(list(utterance)) == 2
-        with pytest.raises(UsageError, match="already read: make a new one, with the same seed"):
+        with pytest.raises(UsageError, match="read already: make a new one with the same seed"):
             again(utterance)
 
 
@@ -463,7 +463,7 @@ def test_a_burst_of_long_speeches_leaves_memory_and_threads_as_they_were(pair: P
         for _ in range(20_000):  # a thread that was joined takes a moment to leave the system
             if process.num_threads() <= threads:
                 break
-        assert (process.num_threads(), process.num_fds()) == (threads, files)
+        assert process.num_threads() <= threads and process.num_fds() <= files
 
 
 def test_sixty_different_top_k_cost_no_memory(pair: Pair) -> None:

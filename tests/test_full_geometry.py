@@ -93,7 +93,7 @@ def test_company_and_threads_change_no_bit_of_the_talker(large_pair: Callable[..
 def test_our_pair_speaks_in_llama_cpps_own_pipeline(large_pair: Callable[..., ConvertedPair]) -> None:
     made = large_pair("0.6b", "q8_0")
     program = [sys.executable, str(ROOT / "benchmarks" / "llama_pipeline.py"), str(made.talker), str(made.mmproj)]
-    done = subprocess.run([*program, "--frames", "20"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*program, "--frames", "20", "--plain-buffers"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1])["samples"] == 20 * 1920
 
 

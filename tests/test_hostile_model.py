@@ -77,7 +77,7 @@ def test_a_key_of_another_architecture_is_refused(
 ) -> None:
     keys, tensors = talker
     message = refusal(TalkerFile, tmp_path / "t.gguf", {**keys, name: (value, types)}, tensors)
-    assert message.endswith(f"the key {name} is not one of a talker's")
+    assert message.endswith(f"the key {name} does not belong in a talker file")
 
 
 def test_a_key_that_llama_cpp_does_not_read_is_nobodys_harm(talker: Half, tmp_path: Path) -> None:
@@ -89,12 +89,12 @@ def test_a_key_that_llama_cpp_does_not_read_is_nobodys_harm(talker: Half, tmp_pa
 @pytest.mark.parametrize(
     ("name", "value", "types", "message"),
     [
-        ("qwen3tts.attention.value_length", 32, U32, "values of 32 and keys of 64"),
+        ("qwen3tts.attention.value_length", 32, U32, "keys of 64 and values of 32"),
         ("qwen3tts.rope.dimension_sections", [0, 0, 0, 0], INTEGERS, "rope sections"),
         ("qwen3tts.rope.dimension_sections", [-12, 34, 10, 0], INTEGERS, "rope sections"),
         ("qwen3tts.rope.dimension_sections", [32], INTEGERS, "rope sections"),
-        ("tokenizer.ggml.model", "t5", TEXT, "not a Qwen2 one"),
-        ("tokenizer.ggml.pre", "jina-v2-de", TEXT, "not a Qwen2 one"),
+        ("tokenizer.ggml.model", "t5", TEXT, "not Qwen2's"),
+        ("tokenizer.ggml.pre", "jina-v2-de", TEXT, "not Qwen2's"),
         ("tokenizer.ggml.token_type", [1, 1], INTEGERS, "incomplete"),
         ("qwen3tts.rope.freq_base", float("nan"), F32, "impossible value"),
         ("qwen3tts.attention.layer_norm_rms_epsilon", -1.0, F32, "impossible value"),
@@ -112,20 +112,20 @@ def test_a_token_that_is_there_twice_or_empty_is_refused(talker: Half, tmp_path:
     keys, tensors = talker
     tokens, types = keys["tokenizer.ggml.tokens"]
     changed = {**keys, "tokenizer.ggml.tokens": ([*tokens[:900], double, *tokens[901:]], types)}
-    assert "a token twice, or an empty one" in refusal(TalkerFile, tmp_path / "t.gguf", changed, tensors)
+    assert "an empty token, or one that occurs twice" in refusal(TalkerFile, tmp_path / "t.gguf", changed, tensors)
 
 
 def test_a_tensor_too_many_is_refused(talker: Half, tmp_path: Path) -> None:
     keys, tensors = talker
     extra = {**tensors, "rope_freqs.weight": (np.ones(32, np.float32), gguf.GGMLQuantizationType.F32)}
-    assert "the tensor rope_freqs.weight is not one" in refusal(TalkerFile, tmp_path / "t.gguf", keys, extra)
+    assert "the tensor rope_freqs.weight does not belong" in refusal(TalkerFile, tmp_path / "t.gguf", keys, extra)
 
 
 def test_a_talker_off_ggmls_alignment_is_refused(talker: Half, tmp_path: Path) -> None:
     keys, tensors = talker
     changed = {**keys, "general.alignment": (8, U32)}
     path = test_model_files.write(tmp_path / "t.gguf", changed, tensors, alignment=8)
-    assert "aligned to less than 32" in test_model_files.refusal(TalkerFile, path)
+    assert "is below 32" in test_model_files.refusal(TalkerFile, path)
 
 
 def test_a_weight_of_whole_numbers_is_refused(talker: Half, mmproj: Half, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_weight_of_whole_numbers_is_refused(talker: Half, mmproj: Half, tmp_pa
     ):
         whole = (tensors[name][0].astype(np.int32), gguf.GGMLQuantizationType.I32)
         message = refusal(open_file, tmp_path / "mmproj-t.gguf", keys, {**tensors, name: whole})
-        assert message.endswith(f"{name} is stored as I32, which no weight is")
+        assert message.endswith(f"{name} is stored as I32, which is not a type for weights")
 
 
 # -- sizes that would outgrow a graph ----------------------------------------------------------------------------------
@@ -152,8 +152,8 @@ def test_a_weight_of_whole_numbers_is_refused(talker: Half, mmproj: Half, tmp_pa
         (Key.ENCODER_EPS, float("inf"), F32, "impossible value of norm_eps: inf"),
         (Key.PREDICTOR_ROPE_THETA, 0.0, F32, "impossible value of rope_theta"),
         (Key.DECODER_WINDOW, 60_000, U32, "window of 60000"),
-        (Key.SPEAKER_DILATIONS, [1, 2, 3, -4, 1], INTEGERS, "layers do not fit together"),
-        (Key.SPEAKER_DILATIONS, [0] * 5, INTEGERS, "layers do not fit together"),
+        (Key.SPEAKER_DILATIONS, [1, 2, 3, -4, 1], INTEGERS, "layers contradict each other"),
+        (Key.SPEAKER_DILATIONS, [0] * 5, INTEGERS, "layers contradict each other"),
     ],
 )
 def test_sizes_past_the_budgets_are_refused(
@@ -195,7 +195,7 @@ def test_the_most_layers_allowed_fit_the_graphs(mmproj: Half, tmp_path: Path) ->
 def test_a_predictor_without_its_projection_is_refused(mmproj: Half, tmp_path: Path) -> None:
     keys, tensors = mmproj
     without = {name: tensor for name, tensor in tensors.items() if ".proj_in." not in name}
-    assert "nothing projects between them" in refusal(MmprojFile, tmp_path / "mmproj-t.gguf", keys, without)
+    assert "there is no projection between them" in refusal(MmprojFile, tmp_path / "mmproj-t.gguf", keys, without)
 
 
 # -- sampling defaults -------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_sampling_defaults_that_cannot_be_followed_are_refused(
 ) -> None:
     keys, tensors = talker
     message = refusal(TalkerFile, tmp_path / "t.gguf", {**keys, Key.GENERATION + field: (value, types)}, tensors)
-    assert f"its generation defaults cannot be followed: {field}" in message
+    assert f"its generation defaults cannot be used: {field}" in message
 
 
 def test_llama_cpps_own_sampling_keys_are_held_to_the_same(talker: Half, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_weight_that_is_no_number_is_named_when_its_net_is_loaded(
     pair: Pair, tmp_path: Path, tensor: str, value: float
 ) -> None:
     copy = with_value(pair(type="q8_0"), tmp_path, tensor, value)
-    with pytest.raises(ModelFileError, match=f"a damaged file: {tensor} holds NaN or infinity"):
+    with pytest.raises(ModelFileError, match=f"the file is damaged: {tensor} contains NaN or infinity"):
         clone(copy.talker)
 
 
@@ -299,7 +299,7 @@ def test_a_row_of_the_token_table_is_looked_at_when_it_is_used(pair: Pair, tmp_p
     with copy.talker.open("r+b") as broken:
         broken.seek(file.info("token_embd.weight").offset + token * row_bytes)
         broken.write(np.float16(np.nan).tobytes())
-    with pytest.raises(ModelFileError, match=r"token_embd\.weight holds NaN"):
+    with pytest.raises(ModelFileError, match=r"token_embd\.weight contains NaN"):
         say(TTS(copy.talker, n_threads=1))
 
 
@@ -356,9 +356,7 @@ def test_a_path_too_long_for_the_system_is_one_line(run: test_cli.Run, command: 
 def test_another_architecture_is_named(talker: Half, tmp_path: Path) -> None:
     keys, tensors = talker
     renamed = {**keys, "general.architecture": ("llama", TEXT)}
-    assert "a model of architecture 'llama', not 'qwen3tts'" in refusal(
-        TalkerFile, tmp_path / "t.gguf", renamed, tensors
-    )
+    assert "the architecture is 'llama', not 'qwen3tts'" in refusal(TalkerFile, tmp_path / "t.gguf", renamed, tensors)
 
 
 def test_what_a_file_says_to_the_terminal_is_not_passed_on(talker: Half, tmp_path: Path) -> None:

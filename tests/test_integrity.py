@@ -88,20 +88,20 @@ def test_a_value_that_is_no_number_is_found_in_every_type(pair: Pair, tmp_path: 
     path, tensor = pair(type=type).talker, "blk.1.ffn_up.weight"
     n_bytes = GgufFile(path).info(tensor).n_bytes
     copy = changed(path, tmp_path, tensor, n_bytes // 2 // 1_000 * 1_000, b"\xff" * 600)
-    assert verdicts(copy)["talker blocks"] == f"holds NaN or infinity in {tensor}"
+    assert verdicts(copy)["talker blocks"] == f"contains NaN or infinity in {tensor}"
 
 
 def test_a_file_of_another_converter_has_nothing_to_verify(pair: Pair, tmp_path: Path) -> None:
     upstream = test_model_files.upstream(test_model_files.read(pair().talker))
     path = test_model_files.write(tmp_path / "t.gguf", *upstream)
     (problem,) = verify_model(path)["problems"]
-    assert problem.startswith(f"{path}: holds numbers, but no sha256 to verify them by")
+    assert problem.startswith(f"{path}: all its values are finite, but it records no sha256")
 
 
 def test_digests_that_do_not_fit_are_refused(pair: Pair, tmp_path: Path) -> None:
     keys, tensors = test_model_files.read(pair().talker)
     for changes, message in (
-        ({Key.GROUP_NAMES: (["one"], keys[Key.GROUP_NAMES][1])}, "do not fit together"),
+        ({Key.GROUP_NAMES: (["one"], keys[Key.GROUP_NAMES][1])}, "contradict each other"),
         (
             {name: ([*keys[name][0], "others"], keys[name][1]) for name in (Key.GROUP_NAMES, Key.GROUP_SHA256)},
             "the tensors of others are missing",

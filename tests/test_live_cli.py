@@ -28,7 +28,10 @@ run = test_cli.run
 def popen(model: Path, *arguments: object) -> subprocess.Popen[bytes]:
     line, environment = test_console.command("speak", "-", "--live", "-m", model, "-q", "--seed", 1, *arguments)
     pipe = subprocess.PIPE
-    return subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0)
+    interruptible = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        line, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0, preexec_fn=interruptible
+    )
 
 
 def test_the_codes_are_those_of_the_whole_text(run: test_cli.Run, pair: Pair, tmp_path: Path) -> None:
@@ -87,9 +90,12 @@ def test_what_is_not_utf8_is_an_error(monkeypatch: pytest.MonkeyPatch, content: 
     [
         (["Hello.", "--live"], "--live speaks what arrives on stdin"),
         (["-", "--live", "--clean", "markdown"], "--clean needs the whole text"),
-        (["-", "--live-in-context"], "--live-in-context and --live-by belong to --live"),
-        (["-", "--live-by", "token"], "--live-in-context and --live-by belong to --live"),
-        (["-", "--live", "--live-by", "sentence", "--codes", "x.npy"], "--codes and --save-voice need one speech"),
+        (["-", "--live-in-context"], "--live-in-context and --live-by need --live"),
+        (["-", "--live-by", "token"], "--live-in-context and --live-by need --live"),
+        (
+            ["-", "--live", "--live-by", "sentence", "--codes", "x.npy"],
+            "--codes and --save-voice need the text in one speech",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(

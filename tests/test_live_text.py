@@ -477,7 +477,7 @@ def test_what_the_source_raises_reaches_the_reader(tts: TTS) -> None:
         (["  ", "\n"], "no text"),
         (["...", " !"], "nothing to pronounce"),
         (["One \ud800"], "surrogates"),
-        ([b"One"], "arrives in strings, not in bytes"),
+        ([b"One"], "must be strings, not bytes"),
         (["word " * 40_000], "too long for this model"),
     ],
 )
@@ -496,11 +496,11 @@ def test_a_text_that_cannot_be_spoken_is_an_error_of_the_reader(tts: TTS, pieces
 def test_a_text_is_spoken_once_and_not_fed_after_its_end(tts: TTS) -> None:
     text = LiveText()
     tts.utter(text, Voice(), options())
-    with pytest.raises(UsageError, match="spoken already"):
+    with pytest.raises(UsageError, match="already being spoken"):
         tts.utter(text, Voice(), options())
     text.finish()
     text.finish()
-    with pytest.raises(UsageError, match="finished before"):
+    with pytest.raises(UsageError, match="already finished"):
         text.feed("more")
 
 

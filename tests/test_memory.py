@@ -42,7 +42,7 @@ def test_a_model_that_does_not_fit_is_refused_unless_forced(
 ) -> None:
     path = pair(type="q8_0", ends="at-once").talker
     monkeypatch.setattr(memory, "available_bytes", lambda: 10 << 20)
-    with pytest.raises(BackendError, match=r"takes about 0\.2 GB of memory, and 0\.0 GB are free.*`check_memory`"):
+    with pytest.raises(BackendError, match=r"needs about 0\.2 GB of memory, and 0\.0 GB are free.*`check_memory`"):
         TTS(path, check_memory=True)
     command = ["speak", "Hello.", "--model", str(path), "-o", str(tmp_path / "a.wav"), "-q"]
     refused = CliRunner().invoke(app, command, standalone_mode=False)

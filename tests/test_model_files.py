@@ -84,7 +84,9 @@ def test_a_folder_with_one_pair_is_found_by_either_half(pair: Pair, tmp_path: Pa
 def test_several_talkers_are_listed(tmp_path: Path) -> None:
     for name in ("b.gguf", "a.gguf", "mmproj-a.gguf", "mmproj-b.gguf", "notes.txt"):
         (tmp_path / name).touch()
-    with pytest.raises(ModelFileError, match=r"several models here, name one of them: a\.gguf, b\.gguf") as caught:
+    with pytest.raises(
+        ModelFileError, match=r"there are several models in this folder, give one of these files: a\.gguf, b\.gguf"
+    ) as caught:
         find_talker(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert find_mmproj(tmp_path / "b.gguf") == tmp_path / "mmproj-b.gguf"
@@ -95,7 +97,7 @@ def test_a_single_mmproj_of_another_name_will_do(pair: Pair, tmp_path: Path) -> 
     other = model.mmproj.rename(tmp_path / "mmproj-other-name.gguf")
     assert find_mmproj(model.talker) == other
     (tmp_path / "mmproj-third.gguf").touch()
-    with pytest.raises(ModelFileError, match=r"other half mmproj-model\.gguf is not beside it"):
+    with pytest.raises(ModelFileError, match=r"other half, mmproj-model\.gguf, is not in the same folder"):
         find_mmproj(model.talker)
 
 
@@ -111,7 +113,7 @@ def test_what_is_not_there_is_said(tmp_path: Path, find: Callable[[Path], object
     for path in (tmp_path / "absent", tmp_path / "absent.gguf"):
         with pytest.raises(ModelFileError, match=f"{path}: no such file or folder"):
             find(path)
-    with pytest.raises(ModelFileError, match=f"{tmp_path}: no talker"):
+    with pytest.raises(ModelFileError, match=f"{tmp_path}: there is no talker"):
         find(tmp_path)
     (tmp_path / "model.gguf").touch()
     (tmp_path / "mmproj-model.gguf").touch()
@@ -124,7 +126,9 @@ def test_a_missing_half_is_named(pair: Pair, tmp_path: Path) -> None:
     model = copied(pair(), tmp_path)
     model.mmproj.unlink()
     for path in (tmp_path, model.talker):
-        with pytest.raises(ModelFileError, match=r"other half mmproj-model\.gguf is not beside it.*`mmproj`"):
+        with pytest.raises(
+            ModelFileError, match=r"other half, mmproj-model\.gguf, is not in the same folder.*`mmproj`"
+        ):
             ModelFiles(path)
     with pytest.raises(ModelFileError, match=r"absent\.gguf: no such file"):
         ModelFiles(model.talker, tmp_path / "absent.gguf")
@@ -132,12 +136,12 @@ def test_a_missing_half_is_named(pair: Pair, tmp_path: Path) -> None:
 
 def test_the_halves_are_not_taken_for_each_other(pair: Pair, tmp_path: Path) -> None:
     model = copied(pair(), tmp_path)
-    with pytest.raises(ModelFileError, match="this is the mmproj half; give the talker's"):
+    with pytest.raises(ModelFileError, match="this is the mmproj file; give the talker"):
         ModelFiles(model.mmproj)
-    with pytest.raises(ModelFileError, match=f"{model.talker}: not the mmproj half"):
+    with pytest.raises(ModelFileError, match=f"{model.talker}: not the mmproj file"):
         ModelFiles(model.talker, model.talker)
     renamed = model.mmproj.rename(tmp_path / "half.gguf")
-    with pytest.raises(ModelFileError, match=f"{renamed}: .*architecture 'clip', not 'qwen3tts'"):
+    with pytest.raises(ModelFileError, match=f"{renamed}: .*architecture is 'clip', not 'qwen3tts'"):
         TalkerFile(renamed)
 
 
@@ -275,7 +279,7 @@ U32 = [gguf.GGUFValueType.UINT32]
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("qwen3tts.block_count", 0, "impossible value 0"),
+        ("qwen3tts.block_count", 0, "impossible value: 0"),
         ("qwen3tts.embedding_length", 1 << 31, "impossible value"),
         ("qwen3tts.attention.head_count_kv", 3, "impossible attention"),
         ("qwen3tts.attention.key_length", 63, "impossible attention"),
@@ -292,9 +296,7 @@ def test_impossible_sizes_are_refused(
 def test_an_unknown_kind_of_model_is_refused(talker: tuple[Keys, Tensors], tmp_path: Path) -> None:
     keys, tensors = talker
     changed = {**keys, Key.MODEL_TYPE: ("singer", [gguf.GGUFValueType.STRING])}
-    assert refusal(TalkerFile, write(tmp_path / "t.gguf", changed, tensors)).endswith(
-        "a model of unknown kind 'singer'"
-    )
+    assert refusal(TalkerFile, write(tmp_path / "t.gguf", changed, tensors)).endswith("unknown kind of model 'singer'")
 
 
 @pytest.mark.parametrize(
@@ -309,7 +311,7 @@ def test_an_unknown_kind_of_model_is_refused(talker: tuple[Keys, Tensors], tmp_p
             Key.SPEAKER_DILATIONS,
             [1, 2],
             [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.INT32],
-            "layers do not fit together",
+            "layers contradict each other",
         ),
     ],
 )

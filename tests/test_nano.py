@@ -62,5 +62,5 @@ def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.M
 
 def test_an_installation_without_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nano, "_PLACES", (tmp_path,))
-    with pytest.raises(ModelFileError, match="came without the model 'nano'"):
+    with pytest.raises(ModelFileError, match="does not contain the model 'nano'"):
         find_talker(Path("nano"))

@@ -16,6 +16,8 @@ from recogniser import edits, hear, words
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, NoEndOfSpeech, OptionError, Passage, SpeechOptions, UsageError, Voice, read
 from qwen3tts_gguf.engine.lane import Lane
+from qwen3tts_gguf.model import nano
+from qwen3tts_gguf.speech.passages import n_letters
 from qwen3tts_gguf.speech.script import passage_seed, script
 
 RATE = TTS.sample_rate_hz
@@ -239,7 +241,7 @@ def test_after_the_last_attempt_the_reading_fails_or_goes_on(
     options = SpeechOptions(seed=7, max_frames=3, retries=1)
     reading = iter(read(random_model, "One. Two. Three.", None, options, split="sentence"))
     assert next(reading).text == "One."
-    with pytest.raises(NoEndOfSpeech, match="passage 2: no end of speech after"):
+    with pytest.raises(NoEndOfSpeech, match="passage 2: the speech did not end after"):
         next(reading)
     with pytest.raises(NoEndOfSpeech, match="passage 2"):
         list(read(random_model, "One. Two. Three.", None, options, split="sentence").stream())
@@ -274,3 +276,10 @@ def test_what_cannot_be_read_is_refused(random_model: TTS) -> None:
         read(random_model, "One.", pause=-1)
     with pytest.raises(OptionError, match="`split`"):
         read(random_model, "One.", split="word")
+
+
+def test_nano_has_passages_as_long_as_what_it_learned(speaker: TTS, random_model: TTS) -> None:
+    options = SpeechOptions(max_frames=2)
+    short, whole = (list(read(tts, SHORT, None, options, keep_unended=True)) for tts in (speaker, random_model))
+    assert len(short) > 2 and all(n_letters(passage.text) <= nano.PASSAGE_LETTERS for passage in short)
+    assert len(whole) == 1

@@ -34,7 +34,14 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = {path.name: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 NOT_RUN_LANGUAGES = ("console", "dockerfile")
-CHECKED_LINKS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "MODEL.md", "docs/*.md")
+CHECKED_LINKS = ("*.md", "docs/*.md", "benchmarks/*.md", "models/*.md", "models/*/README.md", "tests/*/README.md")
+FOREIGN_FILES = {
+    "/openapi.json": "a page of the server",
+    "cli/NAME.py": "of any name",
+    "conversion/qwen3tts.py": "llama.cpp's",
+    "make_clips.py": "the user's",
+    "make_checkpoints.py": "the user's",
+}
 BASE = "models/Qwen3-TTS-12Hz-0.6B-Base-Q8_0.gguf"
 PLACES = {  # as README has it -> size and type of the tiny model that stands in, or a file
     "models/…": BASE,
@@ -218,6 +225,16 @@ def test_files_named_in_the_pages_exist() -> None:
     for path in (path for pattern in CHECKED_LINKS for path in sorted(ROOT.glob(pattern))):
         for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", path.read_text("utf-8")):
             assert (ROOT / name).exists(), f"{path.name}: {name}"
+
+
+def test_scripts_and_pages_named_in_the_pages_exist() -> None:
+    """By their last names: a page may leave out the folders."""
+    folders = ("qwen3tts_gguf", "convert", "tests", "benchmarks", "docs", "models")
+    known = {path.name for path in ROOT.iterdir()} | {p.name for folder in folders for p in (ROOT / folder).rglob("*")}
+    for path in (path for pattern in CHECKED_LINKS for path in sorted(ROOT.glob(pattern))):
+        text = re.sub(r"\w+://\S+|^```.*?^```$", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for name in re.findall(r"(?<![\w./-])[\w./-]+\.(?:py|md|sh|json)\b", text):
+            assert name in FOREIGN_FILES or name.rpartition("/")[2] in known, f"{path.name}: {name}"
 
 
 def options(command: Any) -> set[str]:

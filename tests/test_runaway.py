@@ -152,8 +152,8 @@ def test_speech_without_end_is_an_error_that_has_what_was_said(never: TTS) -> No
     assert error.samples.shape == (3 * FRAME,) and error.samples.dtype == np.float32
     assert error.codes.shape == (3, 16) and np.array_equal(never.decode(error.codes), error.samples)
     assert str(error) == (
-        f"no end of speech after 0.2 s with seed {next_seed(1)}: its budget of 3 frames is used up: "
-        "another seed, other words or a larger `max_frames` may help"
+        f"the speech did not end after 0.2 s with seed {next_seed(1)}: its budget of 3 frames is used up: "
+        "try another `seed`, other words or a larger `max_frames`"
     )
 
 
@@ -276,9 +276,9 @@ def test_speech_without_end_is_exit_3_and_leaves_no_file(speak: Callable[..., An
     result = speak("never", "--seed", "1", "--max-frames", "3", "--codes", "out.npy", "--retries", "1")
     assert (result.code, result.out) == (3, b"")
     again, hint, error = result.err.splitlines()
-    assert again == f"warning: no end of speech; trying again with seed {next_seed(1)}"
+    assert again == f"warning: the speech did not end; retrying with seed {next_seed(1)}"
     assert hint == "hint: --keep-partial writes what was spoken"
-    assert error.startswith("error: no end of speech after 0.2 s") and "budget of 3 frames" in error
+    assert error.startswith("error: the speech did not end after 0.2 s") and "budget of 3 frames" in error
     assert not list(tmp_path.iterdir())
 
 
@@ -291,7 +291,7 @@ def test_an_older_file_stays_when_speech_fails(speak: Callable[..., Any]) -> Non
 def test_keep_partial_keeps_the_last_attempt_and_still_fails(speak: Callable[..., Any], tmp_path: Path) -> None:
     options = "--seed", "1", "--max-frames", "3", "--codes", "out.npy", "--keep-partial"
     result = speak("never", *options)
-    assert result.code == 3 and "error: no end of speech after 0.2 s" in result.err and "hint" not in result.err
+    assert result.code == 3 and "error: the speech did not end after 0.2 s" in result.err and "hint" not in result.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "out.wav"]
     assert soundfile.info("out.wav").frames == 3 * FRAME
     kept = np.load("out.npy")
@@ -305,7 +305,7 @@ def test_speech_that_ends_at_the_second_attempt_is_a_success(
     speak: Callable[..., Any], failing: int, tmp_path: Path
 ) -> None:
     result, good = speak("soon", "--seed", failing, "--max-frames", TIGHT), next_seed(failing)
-    assert result.code == 0 and f"trying again with seed {good}" in result.err
+    assert result.code == 0 and f"retrying with seed {good}" in result.err
     assert f"seed {good} -> out.wav" in result.err
     first = Path("out.wav").read_bytes()
     assert speak("soon", "--seed", good, "--max-frames", TIGHT, "--retries", "0", "-q").err == ""
@@ -315,7 +315,7 @@ def test_speech_that_ends_at_the_second_attempt_is_a_success(
 
 def test_speech_that_ends_needs_no_retry(speak: Callable[..., Any], failing: int) -> None:
     result = speak("soon", "--seed", next_seed(failing), "--max-frames", TIGHT)
-    assert result.code == 0 and "trying again" not in result.err
+    assert result.code == 0 and "retrying" not in result.err
 
 
 def test_a_stream_stops_says_so_and_is_not_tried_again(speak: Callable[..., Any], tmp_path: Path) -> None:
@@ -323,13 +323,13 @@ def test_a_stream_stops_says_so_and_is_not_tried_again(speak: Callable[..., Any]
     assert result.code == 3 and len(result.out) == 44 + 2 * 3 * FRAME
     hint, error = result.err.splitlines()
     assert hint == "hint: what was written to stdout stays there; -o FILE tries again with another seed"
-    assert error.startswith("error: no end of speech after 0.2 s with seed 1")
+    assert error.startswith("error: the speech did not end after 0.2 s with seed 1")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_quiet_stream_still_says_so(speak: Callable[..., Any]) -> None:
     result = speak("never", "--max-frames", "2", "-o", "-", "-q")
-    assert result.code == 3 and result.err.startswith("error: no end of speech") and result.err.count("\n") == 1
+    assert result.code == 3 and result.err.startswith("error: the speech did not end") and result.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("options", [(), ("--keep-partial",)])

@@ -311,10 +311,10 @@ def test_the_end_of_the_context_is_an_error_of_one_sequence(pair: Pair) -> None:
     for row in rows[597:600]:
         talker.step([(long, row)])
     assert long.n_positions == 600
-    with pytest.raises(BackendError, match="context has 600 positions"):
+    with pytest.raises(BackendError, match="context of 600 positions"):
         talker.step([(short, rows[4]), (long, rows[600])])
     assert short.n_positions == 4  # nothing was computed
-    with pytest.raises(BackendError, match="context has 600 positions"):
+    with pytest.raises(BackendError, match="context of 600 positions"):
         long.prefill(rows[600:602])
     talker.step([(short, rows[4])])
     for sequence in (long, short):
@@ -324,7 +324,7 @@ def test_the_end_of_the_context_is_an_error_of_one_sequence(pair: Pair) -> None:
 
 def test_llama_cpp_allows_256_sequences(nano: Talker) -> None:
     sequences = [nano.open() for _ in range(256)]
-    with pytest.raises(BackendError, match="256 speeches"):
+    with pytest.raises(BackendError, match="256 utterances"):
         nano.open()
     sequences.pop().close()
     sequences.append(nano.open())

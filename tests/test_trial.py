@@ -100,6 +100,17 @@ def test_a_child_that_fails_otherwise_is_no_verdict_and_leaves_a_note(
     assert not list(tmp_path.iterdir())
 
 
+def test_without_a_home_nothing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system names no folder, "~" stays as it is, and would become a folder of that name."""
+    import platformdirs
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name, **_: f"~/.cache/{name}")
+    assert try_buffer_types(MACHINE, command=WORKS).verdicts == {"AMX": Verdict.WORKS}
+    assert not list(tmp_path.iterdir())
+    assert try_buffer_types(MACHINE, command=NO_CHILD).verdicts == {"AMX": Verdict.OFF}  # tried anew
+
+
 def test_a_child_that_hangs_is_tried_twice_and_then_its_type_stays_off_in_this_process(tmp_path: Path) -> None:
     started = tmp_path / "started"
     command = program(f"open({str(started)!r}, 'a').write('x')", *say(STARTED), "time.sleep(600)")

@@ -336,7 +336,7 @@ def test_an_unknown_language_is_refused_before_anything_is_said(single: TTS) -> 
 def test_a_voice_of_another_size_is_refused(single: TTS, pair: Callable[..., ConvertedPair]) -> None:
     large = TTS(pair(size="tiny-1.7b").talker, n_threads=1)
     other = Voice.from_audio(tiny.reference_clip(24_000), large, rate_hz=24_000)
-    with pytest.raises(OptionError, match=r"192 values, this model takes 128.*make it again"):
+    with pytest.raises(OptionError, match=r"192 values, this model takes 128.*make the voice again"):
         single.speak(TEXT, other)
 
 

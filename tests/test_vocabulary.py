@@ -135,17 +135,23 @@ def test_a_token_that_is_missing_is_named(file: GgufFile, tokens: list[str], tok
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({Key.LANGUAGE_IDS: [2050]}, f"{Key.LANGUAGE_NAMES} and {Key.LANGUAGE_IDS} do not fit"),
-        ({Key.LANGUAGE_IDS: [3072] * len(tiny.LANGUAGES)}, f"{Key.LANGUAGE_NAMES} and {Key.LANGUAGE_IDS} do not fit"),
-        ({Key.LANGUAGE_IDS: [-1] * len(tiny.LANGUAGES)}, f"{Key.LANGUAGE_NAMES} and {Key.LANGUAGE_IDS} do not fit"),
-        ({Key.SPEAKER_IDS: []}, f"{Key.SPEAKER_NAMES} and {Key.SPEAKER_IDS} do not fit"),
-        ({Key.SPEAKER_DIALECTS: ["x"]}, f"{Key.SPEAKER_DIALECTS} does not fit {Key.SPEAKER_NAMES}"),
+        ({Key.LANGUAGE_IDS: [2050]}, f"{Key.LANGUAGE_NAMES} and {Key.LANGUAGE_IDS} contradict each other"),
+        (
+            {Key.LANGUAGE_IDS: [3072] * len(tiny.LANGUAGES)},
+            f"{Key.LANGUAGE_NAMES} and {Key.LANGUAGE_IDS} contradict each other",
+        ),
+        (
+            {Key.LANGUAGE_IDS: [-1] * len(tiny.LANGUAGES)},
+            f"{Key.LANGUAGE_NAMES} and {Key.LANGUAGE_IDS} contradict each other",
+        ),
+        ({Key.SPEAKER_IDS: []}, f"{Key.SPEAKER_NAMES} and {Key.SPEAKER_IDS} contradict each other"),
+        ({Key.SPEAKER_DIALECTS: ["x"]}, f"{Key.SPEAKER_DIALECTS} and {Key.SPEAKER_NAMES} contradict each other"),
         (
             {Key.SPEAKER_DIALECTS: ["klingon"] * len(tiny.SPEAKERS)},
-            f"{Key.SPEAKER_DIALECTS} does not fit {Key.SPEAKER_NAMES}",
+            f"{Key.SPEAKER_DIALECTS} and {Key.SPEAKER_NAMES} contradict each other",
         ),
-        ({"tokenizer.ggml.suppress_tokens": [5]}, "suppresses other tokens"),
-        ({"tokenizer.ggml.suppress_tokens": [1 << 20]}, "suppresses other tokens"),
+        ({"tokenizer.ggml.suppress_tokens": [5]}, "list of suppressed tokens"),
+        ({"tokenizer.ggml.suppress_tokens": [1 << 20]}, "list of suppressed tokens"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(

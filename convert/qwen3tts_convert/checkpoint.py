@@ -70,14 +70,14 @@ class Checkpoint:
         self.config = self._configuration()
         if self.model_type == "custom_voice" and not self.speakers:
             raise CheckpointError(
-                f"{self.talker.where}: spk_id names no speaker, and a CustomVoice model speaks with nothing else",
+                f"{self.talker.where}: spk_id names no speaker, but a CustomVoice model needs one",
                 hint='add {"spk_id": {"NAME": ROW}} with the row of codec_embedding that the training filled',
             )
         self.codec_tokens = codec_tokens(self.talker)
         self.tokenizer = read_tokenizer(folder, self.config.talker.text_vocabulary)
         require_template_tokens(self.model, self.tokenizer)
         if len({*self.tokenizer.tokens, *self.codec_tokens}) < len(self.tokenizer.tokens) + len(self.codec_tokens):
-            raise CheckpointError(f"{folder}: two tokens have the same name, at which llama.cpp aborts")
+            raise CheckpointError(f"{folder}: two tokens have the same name, which llama.cpp does not accept")
         self.generation = self._generation()
         self.model_weights = Weights(folder)
         self.codec_weights = Weights(folder / "speech_tokenizer")
@@ -94,9 +94,9 @@ class Checkpoint:
                 return cls(*cached)
             return cls(path, path.resolve().name, revision or "")
         if path.is_file():
-            raise CheckpointError(f"{name}: a file, not the folder of a checkpoint", hint=_of_a_file(path))
+            raise CheckpointError(f"{name}: this is a file, not the folder of a checkpoint", hint=_of_a_file(path))
         if not HUB_ID.fullmatch(str(name)):
-            raise CheckpointError(f"{name}: no such folder, and not a hub id (owner/name)")
+            raise CheckpointError(f"{name}: neither a folder nor a hub id (owner/name)")
         snapshot = download(str(name), revision)
         return cls(snapshot, str(name), snapshot.name)
 
@@ -205,17 +205,17 @@ def _require_whole(folder: Path) -> None:
     """Raises CheckpointError for a folder that is something else, or lacks what a fine-tune often leaves out."""
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"{folder}: a LoRA adapter, not a whole model",
+            f"{folder}: this is a LoRA adapter, not a whole model",
             hint="merge it into the model it was trained from (merge_and_unload, then save_pretrained)",
         )
     if (folder / "config.json").is_file() and not (folder / "speech_tokenizer").is_dir():
         raise CheckpointError(
-            f"{folder}: there is no folder speech_tokenizer, the codec",
+            f"{folder}: the folder speech_tokenizer, which holds the codec, is missing",
             hint="copy it from the checkpoint this one was trained from: all Qwen3-TTS 12Hz models have the same",
         )
 
 
 def _of_a_file(path: Path) -> str:
     if path.suffix == ".gguf":
-        return "it is converted already"
+        return "it is already converted, and can be loaded as it is"
     return f"give the folder, {path.parent}"

@@ -67,7 +67,7 @@ def convert(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ModelFileError(f"{out}: cannot be made: {error.strerror or error}") from error
+        raise ModelFileError(f"{out}: the folder cannot be created: {error.strerror or error}") from error
 
     n_bytes = sum(path.stat().st_size for path in found.files)
     n_bytes += sum(tensor.n_bytes for tensor in talker_tensors + mmproj_tensors)

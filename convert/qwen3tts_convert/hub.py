@@ -35,13 +35,13 @@ def download(repo_id: str, revision: str | None = None) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise CheckpointError(
-            f"{repo_id} is no folder here", hint="to fetch it from the hub, pip install 'qwen3tts-gguf[hub]'"
+            f"{repo_id} is not a folder", hint="to download it from the hub: pip install 'qwen3tts-gguf[hub]'"
         ) from error
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(PATTERNS)))
     except Exception as error:  # the hub, its HTTP client and its file cache each have errors of their own
         reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{repo_id} is no folder here and cannot be fetched from the hub: {reason}") from error
+        raise CheckpointError(f"{repo_id} is not a folder and cannot be downloaded from the hub: {reason}") from error
 
 
 def in_cache(folder: Path, revision: str | None = None) -> tuple[Path, str, str] | None:
@@ -65,7 +65,7 @@ def in_cache(folder: Path, revision: str | None = None) -> tuple[Path, str, str]
         commit = commits[0]
     if commit not in commits:
         known = ", ".join(commits) or "none"
-        raise CheckpointError(f"{folder}: no snapshot {revision or 'main'} is there", hint=f"there are: {known}")
+        raise CheckpointError(f"{folder}: there is no snapshot {revision or 'main'}", hint=f"known snapshots: {known}")
     return root / "snapshots" / commit, repository, commit
 
 

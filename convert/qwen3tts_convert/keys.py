@@ -81,7 +81,9 @@ def read_card(checkpoint: Checkpoint) -> tuple[Card, tuple[Note, ...]]:
         _metadata(checkpoint, card, "model", 0)
     except Exception as error:  # a YAML parser's, which is gguf's dependency and not ours; or gguf trusts a wrong kind
         reason = str(error).split("\n")[0]
-        return {}, (Note(f"{path}: the model card cannot be read ({reason})", "the files will name no licence"),)
+        return {}, (
+            Note(f"{path}: the model card cannot be read ({reason})", "the converted files will not name a licence"),
+        )
     return card, ()
 
 

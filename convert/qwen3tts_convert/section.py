@@ -27,12 +27,12 @@ class Section:
             values = json.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"{path}: no such file", hint="give the folder of a Qwen3-TTS checkpoint, which holds config.json"
+                f"{path}: no such file", hint="give the folder of a Qwen3-TTS checkpoint, the one with config.json"
             ) from error
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
         if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: a JSON object is wanted")
+            raise CheckpointError(f"{path}: not a JSON object")
         return cls(values, str(path))
 
     def error(self, key: str, complaint: str) -> CheckpointError:

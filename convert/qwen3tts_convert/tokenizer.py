@@ -83,7 +83,7 @@ def read_tokenizer(folder: Path, n_rows: int) -> Tokenizer:
     (conversion/base.py, get_vocab_base). Raises CheckpointError.
     """
     if n_rows > MAX_ROWS:
-        raise CheckpointError(f"{folder}: a text embedding of {n_rows} rows; no tokenizer needs more than {MAX_ROWS}")
+        raise CheckpointError(f"{folder}: a text embedding of {n_rows} rows; the most that is supported is {MAX_ROWS}")
     settings = Section.read(folder / "tokenizer_config.json")
     if settings.values.get("tokenizer_class", _CLASSES[0]) not in _CLASSES:
         raise settings.error("tokenizer_class", f"is {settings.values['tokenizer_class']!r}, not {_CLASSES[0]!r}")
@@ -100,8 +100,8 @@ def read_tokenizer(folder: Path, n_rows: int) -> Tokenizer:
         merges, added = _merges_of_text(folder / "merges.txt"), _added_of_settings(settings)
     else:
         raise CheckpointError(
-            f"{folder}: neither tokenizer.json nor vocab.json is there",
-            hint="copy the tokenizer's files from the checkpoint it was trained from",
+            f"{folder}: there is neither tokenizer.json nor vocab.json",
+            hint="copy the tokenizer files from the checkpoint it was trained from",
         )
 
     tokens = [f"[PAD{i}]" for i in range(n_rows)]

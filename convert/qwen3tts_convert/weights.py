@@ -82,7 +82,7 @@ class Weights(Mapping[str, FloatArray]):
         """Raises CheckpointError unless the tensor is there with this shape."""
         if self.shape(name) != shape:
             raise CheckpointError(
-                f"{self.where(name)} has shape {list(self.shape(name))}, the configuration wants {list(shape)}"
+                f"{self.where(name)} has shape {list(self.shape(name))}, but the configuration requires {list(shape)}"
             )
 
     def require_no_others(self, known: Iterable[str]) -> None:
@@ -97,7 +97,9 @@ class Weights(Mapping[str, FloatArray]):
         be read or are not all finite."""
         entry = self._entry(name)
         if entry.dtype not in _DTYPES:
-            raise CheckpointError(f"{self.where(name)} is {entry.dtype}; only {', '.join(_DTYPES)} can be converted")
+            raise CheckpointError(
+                f"{self.where(name)} has type {entry.dtype}; only {', '.join(_DTYPES)} can be converted"
+            )
         count = (prod(entry.shape) if stop is None else stop) - start
         dtype = np.dtype(_DTYPES[entry.dtype])
         try:
@@ -105,12 +107,12 @@ class Weights(Mapping[str, FloatArray]):
         except OSError as error:
             raise CheckpointError(f"{self.where(name)} cannot be read: {error.strerror or error}") from error
         if values.size != count:
-            raise CheckpointError(f"{self.where(name)} is cut short")
+            raise CheckpointError(f"{self.where(name)} is truncated")
         if entry.dtype == "BF16":  # the upper half of a float32
             values = (values.astype(np.uint32) << 16).view(np.float32)
         peak = max(values.max(), -values.min()) if count else 0  # NaN if there is one
         if not peak < np.inf:
-            raise CheckpointError(f"{self.where(name)} holds NaN or infinity")
+            raise CheckpointError(f"{self.where(name)} contains NaN or infinity")
         return values.astype(np.float32, copy=False)
 
     def _entry(self, name: str) -> _Entry:
@@ -123,7 +125,7 @@ class Weights(Mapping[str, FloatArray]):
             weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"]
             shards = sorted(set(weight_map.values()))
             if not all(Path(shard).name == shard for shard in shards):  # nothing outside the folder is opened
-                raise ValueError("it names files elsewhere")
+                raise ValueError("it names files outside the folder")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{index}: not an index of safetensors files ({error!r})") from error
         self.files.append(index)
@@ -144,11 +146,11 @@ class Weights(Mapping[str, FloatArray]):
                 itemsize = np.dtype(_DTYPES[dtype]).itemsize if dtype in _DTYPES else None
                 sound = 0 <= start <= stop and (itemsize is None or stop - start == prod(shape) * itemsize)
             except (KeyError, TypeError, ValueError) as error:
-                raise CheckpointError(f"{path}: the header's entry for tensor {name} is damaged") from error
+                raise CheckpointError(f"{path}: the header is damaged at tensor {name}") from error
             if not sound:
-                raise CheckpointError(f"{path}: the header's entry for tensor {name} contradicts itself")
+                raise CheckpointError(f"{path}: the header contradicts itself about tensor {name}")
             if stop > data_size:
-                raise CheckpointError(f"{path}: tensor {name} is cut short", hint="fetch the file again")
+                raise CheckpointError(f"{path}: tensor {name} is truncated", hint="download the file again")
             if name in self._entries:
                 raise CheckpointError(f"{path}: tensor {name} is also in {self._entries[name].path.name}")
             self._entries[name] = _Entry(path, dtype, shape, data_start + start)
@@ -164,7 +166,7 @@ def _missing(folder: Path, message: str) -> CheckpointError:
         if found := sorted(folder.glob(pattern)):
             message = f"{folder}: {found[0].name} is a pickle, only safetensors are converted"
             return CheckpointError(message, hint=_TO_SAFETENSORS)
-    return CheckpointError(f"{folder}: {message}", hint="fetch or copy the whole checkpoint")
+    return CheckpointError(f"{folder}: {message}", hint="download or copy the whole checkpoint")
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
@@ -181,7 +183,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path}: not a safetensors file", hint="fetch it again; a git clone needs git-lfs"
+            f"{path}: not a safetensors file", hint="download it again; git clone needs git-lfs"
         ) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: not a safetensors file")

@@ -91,7 +91,7 @@ def write_files(drafts: Sequence[Draft], on_bytes: Callable[[Path, int], None]) 
             reason = "the disk is full" if full else error.strerror or str(error)
             raise ModelFileError(f"{writing} cannot be written: {reason}") from error
         if isinstance(error, UnicodeEncodeError):
-            raise CheckpointError(f"{writing}: the checkpoint holds text that is not valid Unicode") from error
+            raise CheckpointError(f"{writing}: the checkpoint contains text that is not valid Unicode") from error
         raise
 
 
@@ -174,5 +174,7 @@ def _encode(rows: FloatArray, tensor: Tensor) -> NDArray[np.uint8]:
     limit = 65520 if tensor.type == GgmlType.F16 else np.inf  # from here on F16 rounds to infinity
     if not peak < limit:
         made_of = tensor.source.origins[0]
-        raise CheckpointError(f"{tensor.name} (from {made_of}) reaches {peak:g}, too much for {tensor.type.name}")
+        raise CheckpointError(
+            f"{tensor.name} (from {made_of}) reaches {peak:g}, which is too large for {tensor.type.name}"
+        )
     return quantize_rows(rows, tensor.type)

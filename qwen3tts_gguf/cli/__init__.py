@@ -1,7 +1,7 @@
 """The command line: the only place that prints, exits, or reads the environment.
 
     __init__  the app, and how errors end it        console  what the commands share
-    converting  speaking  batching  voices  codec  inspecting  benching  verifying  the commands
+    converting  speaking  batching  serving  voices  codec  inspecting  benching  verifying  the commands
     voice_options  expanded  text_argument          what several commands take
     speech_output  reporting                        what they write
     wording                                         the library's parameters as flags
@@ -26,8 +26,9 @@ import typer
 
 from ..engine.threads import SPIN_COUNT
 from ..errors import Error, NoEndOfSpeech
-from . import batching, benching, codec, converting, inspecting, speaking, verifying, voices
+from . import batching, benching, codec, converting, inspecting, serving, speaking, verifying, voices
 from .console import printable, stderr, stdout
+from .panels import App
 from .text_argument import DASH_HINT, TextCommand
 from .wording import in_flags
 
@@ -36,16 +37,15 @@ __all__ = ["app", "main"]
 _EXIT_ERROR, _EXIT_NO_END_OF_SPEECH, _EXIT_INTERRUPTED = 1, 3, 130
 _UsageError: Any = typer.BadParameter.__base__  # click's, or that of the click which newer typers bring along
 
-app = typer.Typer(
+app = App(
     name="qwen3tts",
     help="Speak with Qwen3-TTS on an ordinary CPU, offline.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(converting.convert)
 app.command(cls=TextCommand)(speaking.speak)
+app.command()(serving.serve)
 app.add_typer(voices.app, name="voice")
 app.add_typer(codec.app, name="codec")
 app.command()(batching.batch)
@@ -120,9 +120,10 @@ def _installed_version(name: str) -> str:
 
 @app.callback()
 def _common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show llama.cpp's log, and tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show llama.cpp's log and tracebacks.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the versions and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the versions and exit."),
     ] = False,
 ) -> None:
     if debug:

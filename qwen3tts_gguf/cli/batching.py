@@ -27,6 +27,7 @@ from .console import (
     voices_folder,
 )
 from .expanded import expanded
+from .panels import OUTPUT, SAMPLING, flag, value
 from .reporting import JsonFileOption, require_outputs
 
 if TYPE_CHECKING:
@@ -51,13 +52,7 @@ def batch(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FOLDER",
-            help="Folder of the data set; a URL works where fsspec knows it.",
-            show_default=False,
-        ),
+        value("FOLDER", OUTPUT, "Folder of the data set, or a URL that fsspec knows.", "--output", "-o"),
     ] = None,
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
@@ -65,12 +60,12 @@ def batch(
     language: LanguageOption = None,
     voices: VoicesOption = None,
     data_set: DataSet = DataSet(),
-    seed: Annotated[int, typer.Option(min=0, help="Of the whole batch; each row's seed comes from it and its id.")] = 0,
-    greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest code each time; sounds worse.")] = False,
+    seed: Annotated[int, value("N", SAMPLING, "Seed of the batch; a row's seed comes from it and the row's id.", min=0)] = 0,
+    greedy: Annotated[bool, flag(SAMPLING, "Take the likeliest code each time; sounds worse.", "--greedy")] = False,
     max_frames: Annotated[
-        int | None, typer.Option(min=1, help="80 ms each; a row that needs more has failed. Default: by the text.")
+        int | None, value("N", SAMPLING, "Most frames of a row, 80 ms each; one that needs more has failed. Default: by its text.", min=1)
     ] = None,
-    retries: Annotated[int, typer.Option(min=0, help="New attempts of a row that does not end.")] = 2,
+    retries: Annotated[int, value("N", SAMPLING, "New attempts of a row that does not end.", min=0)] = 2,
     run: RunOptions = RunOptions(),
     cluster: ClusterOptions = ClusterOptions(),
     threads: ThreadsOption = None,
@@ -79,11 +74,11 @@ def batch(
 ) -> None:
     """Speak every row of TABLE into a data set.
 
-    qwen3tts batch lines.csv -o out --text sentence --id key --voice-column speaker
+      qwen3tts batch lines.csv -o out --text sentence --id key --voice-column speaker
 
-    qwen3tts batch lines.parquet -o out --as parquet --shards 3/10
+      qwen3tts batch lines.parquet -o out --as parquet --shards 3/10
 
-    qwen3tts batch --status out
+      qwen3tts batch --status out
 
     The model is loaded once and several rows are spoken at once. A row always has the same samples, from its id and
     --seed. Stop it at any time: the same command goes on where it was, and several processes may share one folder.

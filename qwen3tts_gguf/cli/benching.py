@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.markup import escape
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from .console import (
     stdout,
 )
 from .expanded import expanded
+from .panels import MACHINE, OUTPUT, TEXT, value
 from .reporting import JsonFileOption, hand_out, picture, require_outputs, stages
 from .speaking import LayoutOption, TextLayout
 from .voice_options import VoiceOptions
@@ -46,22 +46,41 @@ _COLORS = {"talker": "#4477aa", "predictor": "#66ccee", "codec": "#228833", "oth
 def bench(
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
-    frames: Annotated[int, typer.Option(min=2, help="80 ms each, whatever the model would say.")] = 100,
+    frames: Annotated[
+        int, value("N", TEXT, "Frames to speak, of 80 ms each; the end of speech is ignored.", "--frames", min=2)
+    ] = 100,
     voice_options: VoiceOptions = VoiceOptions(),
     layout: LayoutOption = TextLayout.WHOLE,
     threads: ThreadsOption = None,
-    plan: Annotated[str, typer.Option(help="Entries of the plan to change: talker=plain,predictor=repack.")] = "",
+    plan: Annotated[
+        str,
+        value(
+            "ENTRIES",
+            MACHINE,
+            "Entries of the plan to change: talker=plain,predictor=repack. A wrong entry prints a "
+            "list of all. Default: none.",
+            "--plan",
+            show_default=False,
+        ),
+    ] = "",
     json_file: JsonFileOption = None,
-    plot: Annotated[Path | None, typer.Option(help="A picture of one frame: .png or .svg.")] = None,
+    plot: Annotated[
+        Path | None, value("FILE", OUTPUT, "Picture of the time per frame: .png or .svg.", "--plot")
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure how fast a model speaks here.
+    """Measure how fast a model speaks on this machine.
 
-    Speaks a fixed sentence for a fixed number of frames, end of speech barred, after a warm-up. RTF is seconds of work
-    per second of speech: below 1 it keeps up. Without --voice a Base model chooses its voice: the prompt of
-    the default voice would count in the first sound.
+    After a warm-up it speaks a fixed sentence for a fixed number of frames. RTF is seconds of work per second of
+    speech; below 1 is faster than real time. Without --voice no voice is used, so that figures of different models are
+    comparable.
 
-    A picture needs: pip install 'qwen3tts-gguf\\[plot]'
+    Examples:
+
+      qwen3tts bench --model models
+      qwen3tts bench --frames 24 --json bench.json
+
+    A picture (--plot) needs: pip install 'qwen3tts-gguf\\[plot]'
     """
     require_outputs(json_file, plot)
 
@@ -93,7 +112,7 @@ def _print(report: Report) -> None:
     model, machine, voice, first = report["model"], report["machine"], report["voice"], report["first_audio"]
     prefill = report["prefill"]
     types = ", ".join(f"{part} {'+'.join(names)}" for part, names in model["types"].items())
-    heard = f", {voice['reference_frames']} frames of reference" if voice["reference_frames"] else ""
+    reference = f", {voice['reference_frames']} frames of reference" if voice["reference_frames"] else ""
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     rows = {
         "model": model["name"],
@@ -101,24 +120,24 @@ def _print(report: Report) -> None:
         "machine": f"{machine['cpu']}, {machine['cores']} cores, {_threads(report)}",
         **{f"{backend} uses": " ".join(names) for backend, names in machine["features"].items()},
         "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
-        "voice": f"{voice['kind']}{heard}, layout {report['layout']}",
+        "voice": f"{voice['kind']}{reference}, layout {report['layout']}",
         "load": f"{report['load_seconds']:.2f} s",
         "prefill": f"{prefill['ms']:.0f} ms, {prefill['positions']} positions, {prefill['kept']} of them kept",
         "first audio, warm": f"{first['warm_ms']:.0f} ms",
         f"first audio, from {first['start']}": f"{first['from_start_seconds']:.2f} s",
-        "peak memory": "not told" if report["peak_rss_gb"] is None else f"{report['peak_rss_gb']:.2f} GB",
+        "peak memory": "unknown" if report["peak_rss_gb"] is None else f"{report['peak_rss_gb']:.2f} GB",
     }
     if report["voice_seconds"] >= 0.01:
         rows["making the voice"] = f"{report['voice_seconds']:.2f} s"
     if (long := report["long_run"]) is not None:
         rows["frame 100, last frames"] = f"{long['frame_100_ms']:.1f} ms, {long['last_ms']:.1f} ms"
-    for name, value in rows.items():
-        facts.add_row(name, escape(printable(value)))
+    for name, row in rows.items():
+        facts.add_row(name, escape(printable(row)))
     stdout.print(facts)
     stdout.print()
     _print_plan(report)
 
-    parts = Table("ms a frame, one by one", box=None, padding=(0, 2, 0, 0))
+    parts = Table("ms per frame, streamed", box=None, padding=(0, 2, 0, 0))
     for column in ("median", "p10", "p90"):
         parts.add_column(column, justify="right")
     for part, spread in report["frame_ms"].items():
@@ -127,15 +146,15 @@ def _print(report: Report) -> None:
     stdout.print()
     stdout.print(
         f"RTF {report['rtf']:.2f}: {report['work_seconds']:.2f} s for {report['audio_seconds']:.2f} s of speech "
-        f"({report['frames']} frames); {report['streamed']['rtf']:.2f} when handed out frame by frame",
+        f"({report['frames']} frames); {report['streamed']['rtf']:.2f} streamed",
         soft_wrap=True,
     )
 
 
 def _print_plan(report: Report) -> None:
     plan = Table("plan", "", box=None, padding=(0, 2, 0, 0))
-    for name, value in report["plan"].items():
-        plan.add_row(name, escape(printable(value)))
+    for name, entry in report["plan"].items():
+        plan.add_row(name, escape(printable(entry)))
     stdout.print(plan)
     stdout.print()
     for note in report["notes"]:

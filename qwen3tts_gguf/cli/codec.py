@@ -20,21 +20,31 @@ from .console import (
     save_array,
     stderr,
 )
+from .panels import OUTPUT, App, value
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Audio to codec codes and back.", no_args_is_help=True)
+app = App(help="Turn audio into codec codes, and codes into audio.")
 
 
 @app.command()
 def encode(
-    audio: Annotated[Path, typer.Argument(help="Any format libsndfile reads.")],
+    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="Audio file: wav, flac, ogg, mp3.")],
     model: ModelOption = DEFAULT_MODELS,
-    output: Annotated[Path, typer.Option("--output", "-o", help=".npy, int32, frames x 16.")] = Path("codes.npy"),
+    output: Annotated[Path, value("FILE", OUTPUT, "Codes: .npy, int32, frames x 16.", "--output", "-o")] = Path(
+        "codes.npy"
+    ),
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Turn audio into codec codes, sixteen every 80 ms."""
+    """Turn audio into codec codes: sixteen per frame of 80 ms.
+
+    `codec decode` turns them back into audio.
+
+    Example:
+
+      qwen3tts codec encode speech.wav -o codes.npy
+    """
     from ..audio import read_audio
     from ..engine.threads import default_threads
     from ..ggml.device import Backend
@@ -51,13 +61,20 @@ def encode(
 
 @app.command()
 def decode(
-    codes: Annotated[Path, typer.Argument(help=".npy, whole numbers, frames x 16.")],
+    codes: Annotated[Path, typer.Argument(metavar="CODES", help="Codes: .npy, integers, frames x 16.")],
     model: ModelOption = DEFAULT_MODELS,
     output: OutputOption = Path("decoded.wav"),
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Turn codec codes, as `speak --codes` or `codec encode` saves them, into audio."""
+    """Turn codec codes into audio.
+
+    It reads what `speak --codes` and `codec encode` save.
+
+    Example:
+
+      qwen3tts codec decode codes.npy -o decoded.wav
+    """
     target = output_target(output)
 
     from ..audio_sink import open_sink

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeR
 
 from ..errors import Note, OptionError, TextError
 from ..whole_file import whole_file
+from .panels import MACHINE, MODEL, OUTPUT, TEXT, VOICE, flag, value
 from .wording import in_flags
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "VoicesOption",
     "amx_setting",
     "decoded",
+    "is_default",
     "model_or_nano",
     "output_target",
     "print_json",
@@ -53,13 +55,16 @@ DEFAULT_MODELS = Path("models")
 
 ModelOption = Annotated[
     Path,
-    typer.Option(
-        "--model", "-m", envvar="QWEN3TTS_MODEL", help="The talker's .gguf, a folder that holds one pair, or nano."
+    value(
+        "PATH", MODEL, "The model: a folder with one pair of files, its talker file, or nano.", "--model", "-m",
+        envvar="QWEN3TTS_MODEL",
     ),
+]  # fmt: skip
+MmprojOption = Annotated[
+    Path | None, value("FILE", MODEL, "The mmproj file, if it is not next to the talker file.", "--mmproj")
 ]
-MmprojOption = Annotated[Path | None, typer.Option(help="The mmproj half, if it is not beside the talker.")]
 OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help=".wav, .flac, .ogg or .mp3; - streams 16-bit WAV to stdout.")
+    Path, value("FILE", OUTPUT, "A .wav, .flac, .ogg or .mp3 file; - streams 16-bit WAV to stdout.", "--output", "-o")
 ]
 
 
@@ -73,21 +78,30 @@ class CodecCompute(str, Enum):
 
 CodecComputeOption = Annotated[
     CodecCompute | None,
-    typer.Option(
-        help="How the codec computes; q8_0 is faster with AMX and less exact. Default: by the machine, f16 or f32."
+    value(
+        "TYPE", MACHINE, "Number type the codec computes with: f16, f32 or q8_0 (faster with AMX, less exact). "
+        "Default: f16 or f32, by the CPU.",
+        "--codec-compute",
     ),
+]  # fmt: skip
+ThreadsOption = Annotated[
+    int | None, value("N", MACHINE, "Number of threads. Default: all that this process may use.", "--threads", min=1)
 ]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads. Default: all this process may use.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
+QuietOption = Annotated[bool, flag(OUTPUT, "Print only warnings and errors.", "--quiet", "-q")]
 LanguageOption = Annotated[
-    str | None, typer.Option("--language", "-l", help="A name, ISO code or locale: french, fr, fr-CA. Default: auto.")
-]
+    str | None,
+    value(
+        "LANGUAGE", TEXT, "Language of the text: a name, an ISO code or a locale (french, fr, fr-CA). "
+        "Default: the model recognizes it.", "--language", "-l",
+    ),
+]  # fmt: skip
 VoicesOption = Annotated[
     Path | None,
-    typer.Option(
-        "--voices", envvar="QWEN3TTS_VOICES", help="The folder of saved voices. Default: a folder of the user's."
+    value(
+        "FOLDER", VOICE, "Folder of the saved voices. Default: a folder of your user account.", "--voices",
+        envvar="QWEN3TTS_VOICES",
     ),
-]
+]  # fmt: skip
 
 
 def printable(text: str) -> str:
@@ -119,13 +133,15 @@ def progress(*columns: ProgressColumn, quiet: bool) -> Iterator[Progress]:
         yield bar
 
 
-def output_target(output: Path) -> Path | BinaryIO:
-    """The file, or stdout for `-`. Raises AudioError for a file that cannot be written, OptionError for a terminal."""
-    if str(output) != "-":
-        from ..audio_sink import require_writable
+def output_target(output: Path, format: str | None = None) -> Path | BinaryIO:
+    """The file, or stdout for `-`. format: None: by the suffix. Raises AudioError for a file or format that cannot be
+    written, OptionError for a terminal."""
+    from ..audio_sink import require_stream_format, require_writable
 
-        require_writable(output)
+    if str(output) != "-":
+        require_writable(output, format)
         return output
+    require_stream_format(format)
     if sys.stdout.isatty():
         raise OptionError("-o - writes audio to stdout, which is a terminal", hint="send it to a pipe or a file")
     return sys.stdout.buffer
@@ -133,8 +149,13 @@ def output_target(output: Path) -> Path | BinaryIO:
 
 def model_or_nano(model: Path, context: typer.Context) -> Path | None:
     """The model asked for; None where none is asked for and none is in the usual folder, so that nano speaks."""
-    given = context.get_parameter_source("model")
-    return model if (given is not None and given.name != "DEFAULT") or any(model.glob("*.gguf")) else None
+    return model if not is_default(context, "model") or any(model.glob("*.gguf")) else None
+
+
+def is_default(context: typer.Context, parameter: str) -> bool:
+    """Whether a parameter has its default because nobody gave it."""
+    given = context.get_parameter_source(parameter)
+    return given is None or given.name == "DEFAULT"
 
 
 def voices_folder(chosen: Path | None) -> Path:
@@ -171,16 +192,16 @@ def decoded(content: bytes, what: str) -> str:
 def require_npy(path: Path) -> None:
     """Raises OptionError, before the work is done."""
     if path.suffix != ".npy":
-        raise OptionError(f"{path}: codes are saved as .npy")
+        raise OptionError(f"{path}: codes can only be saved as .npy")
     require_folder(path)
 
 
 def require_folder(path: Path) -> None:
     """That a file can be written there. Raises OptionError."""
     if not path.parent.is_dir():
-        raise OptionError(f"{path}: cannot be written, there is no folder {path.parent}")
+        raise OptionError(f"{path}: cannot be written, because there is no folder {path.parent}")
     if path.is_dir():
-        raise OptionError(f"{path}: cannot be written, it is a folder")
+        raise OptionError(f"{path}: cannot be written, because it is a folder")
 
 
 def save_array(path: Path, array: Any) -> None:

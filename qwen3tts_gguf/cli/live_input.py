@@ -5,25 +5,21 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.progress import SpinnerColumn, TextColumn
-
-from ..errors import Note, OptionError, TextError
-from .console import print_notes, progress, stderr
+from ..errors import OptionError, TextError
+from .console import stderr
+from .panels import TEXT, flag, value
 
 if TYPE_CHECKING:
-    from ..reading import Reading
     from ..speech.options import SpeechOptions
     from ..tts import TTS, LiveText, Utterance
     from ..voice.voice import Voice
 
-__all__ = ["LiveBy", "LiveOptions", "arriving_on_stdin", "live_attempt", "speak_sentences"]
+__all__ = ["LiveBy", "LiveOptions", "arriving_on_stdin", "live_attempt"]
 
 _MOST_BYTES = 65_536
 
@@ -41,26 +37,33 @@ class LiveOptions:
     """Speech while the text is still being written."""
 
     live: Annotated[
-        bool, typer.Option("--live", help="Speak stdin as it arrives, while the other program still writes.")
+        bool, flag(TEXT, "Speak stdin as it arrives, while the other program is still writing.", "--live")
     ] = False
     live_in_context: Annotated[
         bool,
-        typer.Option("--live-in-context", help="With --live: clone in context; the first sound needs 45 to 95 tokens."),
+        flag(
+            TEXT,
+            "With --live: clone with codes and transcript; the first sound then waits for 45 to 95 tokens.",
+            "--live-in-context",
+        ),
     ] = False
     live_by: Annotated[
         LiveBy,
-        typer.Option(
-            help="With --live: speak each token as it arrives, or whole sentences. auto: sentences where the first "
-            "eight tokens came too slowly for speech without gaps."
+        value(
+            "UNIT",
+            TEXT,
+            "With --live: speak by token, by sentence, or auto: sentences if the first eight tokens came "
+            "too slowly for speech without gaps.",
+            "--live-by",
         ),
     ] = LiveBy.AUTO
 
-    def require_stdin(self, text: str, clean: object, *, needs_codes: bool) -> None:
+    def require_stdin(self, text: str | None, clean: object, *, needs_codes: bool) -> None:
         """Raises OptionError where these options do not go together with the others."""
         if (self.live_in_context or self.live_by != LiveBy.AUTO) and not self.live:
-            raise OptionError("--live-in-context and --live-by belong to --live: give both")
+            raise OptionError("--live-in-context and --live-by need --live")
         if needs_codes and self.live_by == LiveBy.SENTENCE:
-            raise OptionError("--codes and --save-voice need one speech", hint="--live-by token makes one")
+            raise OptionError("--codes and --save-voice need the text in one speech", hint="use --live-by token")
         if self.live and text != "-":
             raise OptionError("--live speaks what arrives on stdin", hint="give - as the text")
         if self.live and clean is not None:
@@ -87,22 +90,6 @@ def live_attempt(
 
     with tts.utter(text, voice, options) as utterance, fed_by_thread(text, pieces):
         yield utterance
-
-
-def speak_sentences(target: Path | BinaryIO, reading: Reading, known: Sequence[Note], quiet: bool) -> float:
-    """Write a reading as it is made -> its seconds. known: notes that were printed already. Raises NoEndOfSpeech."""
-    from ..audio_sink import open_sink
-
-    columns = (SpinnerColumn(), TextColumn("{task.fields[seconds]:.1f} s of speech"))
-    seconds = 0.0
-    with open_sink(target) as sink, progress(*columns, quiet=quiet) as bar:
-        task = bar.add_task("", total=None, seconds=seconds)
-        for sound in reading.stream():
-            print_notes(note for note in sound.notes if note not in known)
-            sink.write(sound.samples)
-            seconds += len(sound.samples) / 24_000
-            bar.update(task, seconds=seconds)
-    return seconds
 
 
 def arriving_on_stdin() -> Iterator[str]:

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import OptionError
 from .console import print_json, require_folder, stderr
+from .panels import OUTPUT, value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ __all__ = ["JsonFileOption", "hand_out", "picture", "require_outputs", "stages"]
 
 _PICTURES = (".png", ".svg")
 
-JsonFileOption = Annotated[Path | None, typer.Option("--json", help="For machines; - writes to stdout.")]
+JsonFileOption = Annotated[Path | None, value("FILE", OUTPUT, "Write the report as JSON; - prints it.", "--json")]
 
 
 def require_outputs(json_file: Path | None, plot: Path | None) -> None:
@@ -31,7 +30,7 @@ def require_outputs(json_file: Path | None, plot: Path | None) -> None:
     if plot is None:
         return
     if plot.suffix not in _PICTURES:
-        raise OptionError(f"{plot}: pictures are saved as {' or '.join(_PICTURES)}")
+        raise OptionError(f"{plot}: pictures can only be saved as {' or '.join(_PICTURES)}")
     require_folder(plot)
     if importlib.util.find_spec("matplotlib") is None:
         raise OptionError("--plot needs matplotlib", hint="pip install 'qwen3tts-gguf[plot]'")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,20 +24,26 @@ from .console import (
     QuietOption,
     ThreadsOption,
     amx_setting,
+    is_default,
     model_or_nano,
-    output_target,
     require_npy,
     save_array,
     stderr,
     voices_folder,
 )
 from .expanded import expanded
-from .live_input import LiveOptions, live_attempt, speak_sentences
+from .live_input import LiveOptions, live_attempt
+from .long_text import LongTextOptions, Spoken
+from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
+from .sampling_options import SamplingOptions
+from .sound_output import SoundOptions
 from .speech_output import report, speak_to
-from .text_argument import read_stdin
 from .voice_options import VoiceOptions
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..tts import TTS, Utterance
     from ..voice.voice import Voice
 
@@ -56,100 +63,123 @@ class TextMarks(str, Enum):
     MARKDOWN = "markdown"
 
 
-@dataclass(frozen=True)
-class SamplingOptions:
-    """Fields of `SpeechOptions`."""
-
-    temperature: Annotated[float | None, typer.Option(help="Of the talker. Default: the model's own.")] = None
-    top_k: Annotated[int | None, typer.Option(help="0 keeps all.")] = None
-    top_p: Annotated[float | None, typer.Option(help="1 keeps all.")] = None
-    repetition_penalty: Annotated[float | None, typer.Option(help="1 is none.")] = None
-    sub_temperature: Annotated[float | None, typer.Option(help="Of the code predictor, as the next three.")] = None
-    sub_top_k: Annotated[int | None, typer.Option(help="0 keeps all.")] = None
-    sub_top_p: Annotated[float | None, typer.Option(help="1 keeps all.")] = None
-    sub_repetition_penalty: Annotated[float | None, typer.Option(help="1, the default, is none.")] = None
-
-
-LayoutOption = Annotated[TextLayout, typer.Option(help="All text before the first sound, or a token a frame.")]
+LayoutOption = Annotated[
+    TextLayout,
+    value(
+        "LAYOUT", TEXT, "How the model gets the text: whole (all of it before the first sound) or stepwise (one token "
+        "per frame).", "--layout",
+    ),
+]  # fmt: skip
 
 
 @expanded
 def speak(
     context: typer.Context,
-    text: Annotated[str, typer.Argument(help="What to speak; - reads it from stdin.")],
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="Text to speak, of any length; - reads it from stdin.")
+    ] = None,
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
     voice_options: VoiceOptions = VoiceOptions(),
-    speaker: Annotated[str | None, typer.Option(help="A preset of a CustomVoice model.")] = None,
-    instruct: Annotated[str | None, typer.Option(help="How to speak; for VoiceDesign, what voice.")] = None,
-    save_voice: Annotated[str | None, typer.Option(help="Save this speech as a voice of that name.")] = None,
+    speaker: Annotated[str | None, value("NAME", VOICE, "Preset speaker of a CustomVoice model.", "--speaker")] = None,
+    instruct: Annotated[
+        str | None,
+        value("TEXT", VOICE, "Speaking style; for a VoiceDesign model, description of the voice.", "--instruct"),
+    ] = None,
+    save_voice: Annotated[
+        str | None, value("NAME", VOICE, "Save this speech under NAME as a voice to clone.", "--save-voice")
+    ] = None,
+    long_text: LongTextOptions = LongTextOptions(),
     output: OutputOption = Path("speech.wav"),
+    sound: SoundOptions = SoundOptions(),
     language: LanguageOption = None,
     layout: LayoutOption = TextLayout.WHOLE,
-    seed: Annotated[int | None, typer.Option(min=0, help="Repeats a speech. Default: a new one.")] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest code each time; sounds worse.")] = False,
-    max_frames: Annotated[
-        int | None, typer.Option(min=1, help="80 ms each; speech that needs more has failed. Default: by the text.")
+    seed: Annotated[
+        int | None,
+        value("N", SAMPLING, "Seed; the same seed gives the same speech. Default: a new one.", "--seed", min=0),
     ] = None,
-    retries: Annotated[int, typer.Option(min=0, help="New attempts after a failed one; not on stdout.")] = 2,
+    greedy: Annotated[bool, flag(SAMPLING, "Take the likeliest code each time; sounds worse.", "--greedy")] = False,
+    max_frames: Annotated[
+        int | None,
+        value(
+            "N",
+            TEXT,
+            "Most frames, of 80 ms each, before the speech counts as failed. Default: by the text's length.",
+            "--max-frames",
+            min=1,
+        ),
+    ] = None,
+    retries: Annotated[
+        int, value("N", TEXT, "New attempts after a failed one; none with -o -.", "--retries", min=0)
+    ] = 2,
     keep_partial: Annotated[
-        bool, typer.Option("--keep-partial", help="When the last attempt fails too, write what it spoke.")
+        bool, flag(OUTPUT, "If speech fails or is stopped, keep what was written so far.", "--keep-partial")
     ] = False,
     sampling: SamplingOptions = SamplingOptions(),
     threads: ThreadsOption = None,
     codec_compute: CodecComputeOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Load a model for which memory seems too small.")] = False,
-    codes: Annotated[Path | None, typer.Option(help="Also save the codes: .npy, int32, frames x 16.")] = None,
-    clean: Annotated[TextMarks | None, typer.Option(help="Take the marks of a format out of the text.")] = None,
+    force: Annotated[bool, flag(MACHINE, "Load the model even if it seems too large for memory.", "--force")] = False,
+    codes: Annotated[
+        Path | None, value("FILE", OUTPUT, "Also save the codes: .npy, int32, frames x 16.", "--codes")
+    ] = None,
+    clean: Annotated[
+        TextMarks | None, value("FORMAT", TEXT, "Remove the marks of a format from the text: markdown.", "--clean")
+    ] = None,
     live_options: LiveOptions = LiveOptions(),
     quiet: QuietOption = False,
 ) -> None:
-    """Speak TEXT.
+    """Speak a text into an audio file or to stdout.
 
-    A Base model has voices by name (--voice; voice list shows them) and speaks like a clip, closest with the words said
-    in it (--ref-text); a CustomVoice model has presets (--speaker); a VoiceDesign model follows a description
-    (--instruct).
+    The voice depends on the kind of model. A Base model speaks in a named voice or clones a clip (--voice, best with
+    --ref-text). A CustomVoice model has presets (--speaker). A VoiceDesign model follows a description (--instruct).
 
-    qwen3tts speak "Good morning." --voice ref.wav --ref-text "What ref.wav says." -o morning.wav
+    Examples:
 
-    echo "Read this." | qwen3tts speak - -o - | aplay
+      qwen3tts speak "Good morning."
+      qwen3tts speak "Good morning." --voice yuki -o morning.mp3
+      qwen3tts speak "Hello." --voice ref.wav --ref-text "Words in ref.wav."
+      qwen3tts speak -f story.txt --subtitles story.srt -o story.opus
+      echo "Read this." | qwen3tts speak - -o - | aplay
+      llm "Tell me a story." | qwen3tts speak - --live -o - | aplay
 
-    llm "Tell me a story." | qwen3tts speak - --live -o - | aplay
+    A text of more than 300 letters is spoken in passages of whole sentences, in one voice, with pauses between them
+    (--split, --pause).
 
-    A text that starts with a dash is spoken too: "-5 degrees". One that looks like an option comes last, after --.
+    A text may start with a dash: "-5 degrees". If it looks like an option, put it last, after --.
 
-    A speech fails when the model does not end it: it needs more than --max-frames, repeats itself or falls silent. It
-    is retried with a new seed; after --retries nothing is written and the exit code is 3. What was written to stdout
-    cannot be taken back: there the speech stops with an error on stderr and exit code 3.
+    Speech has failed if the model does not end it: it is longer than --max-frames, repeats itself or falls silent. It
+    is then retried with a new seed. If all --retries fail, nothing is written and the exit code is 3. With -o - there
+    are no retries, because sound that was written cannot be taken back. A file appears when it is complete; with
+    --keep-partial also after Ctrl-C or a failure.
     """
     started = time.perf_counter()
     needs_codes = codes is not None or save_voice is not None
     live_options.require_stdin(text, clean, needs_codes=needs_codes)
-    if text == "-" and not live_options.live:
-        text = read_stdin()
+    content = "" if live_options.live else long_text.text(text)
     if clean is not None:
-        text = strip_markdown(text)
+        content = strip_markdown(content)
     if codes is not None:
         require_npy(codes)
     if voice_options.voice is not None and speaker is not None:
-        raise OptionError("--speaker and --voice both choose who speaks: give one")
-    target = output_target(output)
+        raise OptionError("--speaker and --voice both choose the voice: give one of them")
+    target = sound.target(output, is_default=is_default(context, "output"))
+    long_text.require_valid()
     if save_voice is not None:
         _require_free(save_voice, voice_options.voices)
 
-    from ..reading import read
     from ..tts import TTS, LiveText, SpeechOptions
 
     options = SpeechOptions(
         language=language, seed=seed, greedy=greedy, max_frames=max_frames, layout=layout.value,
         live_in_context=live_options.live_in_context,
-        retries=retries if isinstance(target, Path) else 0, **vars(sampling),
+        retries=retries if target.is_whole else 0, **vars(sampling),
     )  # fmt: skip
     there = _model_there_is(model, context, quiet)
     tts = TTS(
         there,
         mmproj=mmproj,
         n_threads=threads,
+        n_lanes="auto" if target.is_whole else 1,
         amx=amx_setting(),
         codec_type=codec_compute.value if codec_compute else "",
         check_memory=not force,
@@ -159,25 +189,39 @@ def speak(
     voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
-    live, attempts = None, tts.attempts(text, voice, options)
+    is_long = not live_options.live and long_text.is_long(tts, content, language)
+    if is_long and not target.is_whole and needs_codes:
+        raise OptionError("--codes and --save-voice need a text in one passage, or a file: give -o FILE")
+    live, attempts = None, tts.attempts(content, voice, options)
+    arriving: Iterable[str] | None = None
     if live_options.live:
         by_sentence, pieces = live_options.comes_by_sentence(tts, needs_codes=needs_codes, quiet=quiet)
         if by_sentence:
-            seconds = speak_sentences(target, read(tts, pieces, voice, options, split="sentence"), known, quiet)
-            if not quiet:
-                stderr.print(f"{seconds:.2f} s of speech -> {output}", soft_wrap=True, markup=False)
-            return
-        live = LiveText()
-        attempts = live_attempt(tts, live, pieces, voice, options)
-    utterance = speak_to(target, attempts, known, keep_partial, quiet)
+            arriving = pieces
+        else:
+            live = LiveText()
+            attempts = live_attempt(tts, live, pieces, voice, options)
+    spoken: Utterance | Spoken
+    if is_long or arriving is not None:
+        words = content if arriving is None else arriving
+        spoken = long_text.read_aloud(tts, words, voice, options, target, keep_partial=keep_partial, quiet=quiet)
+    else:
+        spoken = speak_to(target, attempts, known, keep_partial, quiet)
     if codes is not None:
-        save_array(codes, utterance.codes)
+        save_array(codes, spoken.codes)
     if not quiet:
         now = time.perf_counter()
-        report(utterance, output, work_seconds=None if live else now - loaded, wall_seconds=now - started)
-    utterance.require_end()
+        report(
+            spoken,
+            "loudspeaker" if target.file is None else output,
+            work_seconds=None if live_options.live else now - loaded,
+            wall_seconds=now - started,
+        )
+    spoken.require_end()
     if save_voice is not None:
-        _keep(tts, utterance, live.so_far if live else text, save_voice, voice_options.voices, quiet)
+        said = live.so_far if live else content
+        kept = spoken.first if isinstance(spoken, Spoken) else (spoken.codes, said)
+        _keep(tts, *kept, save_voice, voice_options.voices, quiet)
 
 
 # -- with which model ------------------------------------------------------------------------------------------------
@@ -190,10 +234,13 @@ def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
     from ..model import nano
 
     folder = nano.folder()
-    stderr.print(f"warning: no model in {model}/: nano speaks, which knows {nano.DOMAIN}", soft_wrap=True)
+    stderr.print(
+        f"warning: no model in {model}/: the built-in model nano is used, which only knows {nano.DOMAIN}",
+        soft_wrap=True,
+    )
     if not quiet:
         stderr.print(
-            "hint: three lines make a model that says anything:\n"
+            "hint: these commands give you a model that can say anything:\n"
             "  pip install 'qwen3tts-gguf[hub]'\n"
             "  qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base\n"
             '  qwen3tts speak "Good morning."',
@@ -221,16 +268,16 @@ def _require_free(name: str, voices: Path | None) -> None:
     from ..voice.store import VoiceStore
 
     if VoiceStore(voices_folder(voices)).path(name).exists():
-        hint = f"take another name, or delete that voice: qwen3tts voice delete {shlex.quote(name)}"
-        raise VoiceError(f"there is a voice named {name!r} already", hint=hint)
+        hint = f"choose another name, or delete that voice: qwen3tts voice delete {shlex.quote(name)}"
+        raise VoiceError(f"a voice named {name!r} exists already", hint=hint)
 
 
-def _keep(tts: TTS, utterance: Utterance, text: str, name: str, voices: Path | None, quiet: bool) -> None:
+def _keep(tts: TTS, codes: NDArray[np.int32], text: str, name: str, voices: Path | None, quiet: bool) -> None:
     """The speech just made, as a reference for cloning with a Base model: what it said is known."""
     from ..voice.store import VoiceStore
     from ..voice.voice import Voice
 
-    kept = Voice.from_speech(utterance.codes, text, tts.codec_fingerprint)
+    kept = Voice.from_speech(codes, text, tts.codec_fingerprint)
     path = VoiceStore(voices_folder(voices)).save(name, kept)
     if not quiet:
         stderr.print(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from rich.progress import SpinnerColumn, TextColumn
 
 from ..errors import Note
 from .console import print_notes, progress, stderr
+from .long_text import Spoken
+from .sound_output import SoundTarget
 
 if TYPE_CHECKING:
     from ..tts import Utterance
@@ -22,24 +24,22 @@ _RESCUE_FROM_STREAM = "what was written to stdout stays there; -o FILE tries aga
 
 
 def speak_to(
-    target: Path | BinaryIO, attempts: Iterator[Utterance], known: Sequence[Note], keep_partial: bool, quiet: bool
+    target: SoundTarget, attempts: Iterator[Utterance], known: Sequence[Note], keep_partial: bool, quiet: bool
 ) -> Utterance:
     """Write an attempt and return it: a stream gets every frame as it is made, a file only the last attempt.
 
     known: notes that were printed already. Raises NoEndOfSpeech, unless `keep_partial`.
     """
-    from ..audio_sink import open_sink
-
-    is_file = isinstance(target, Path)
+    is_file = target.is_whole
     attempts = chain([next(attempts)], attempts)  # what is refused is refused before anything is written
     columns = (SpinnerColumn(), TextColumn("{task.fields[seconds]:.1f} s of speech"))
-    with open_sink(target) as sink, progress(*columns, quiet=quiet) as bar:
+    with target.opened() as sink, progress(*columns, quiet=quiet) as bar:
         task = bar.add_task("", total=None, seconds=0.0)
         for n_failed, utterance in enumerate(attempts):
             if not n_failed:
                 print_notes(note for note in utterance.notes if note not in known)
             else:
-                stderr.print(f"warning: no end of speech; trying again with seed {utterance.seed}", soft_wrap=True)
+                stderr.print(f"warning: the speech did not end; retrying with seed {utterance.seed}", soft_wrap=True)
             frames = []
             for samples in utterance.pieces() if is_file else utterance:
                 if is_file:
@@ -56,14 +56,15 @@ def speak_to(
     return utterance
 
 
-def report(utterance: Utterance, output: Path, *, work_seconds: float | None, wall_seconds: float) -> None:
+def report(spoken: Utterance | Spoken, output: Path | str, *, work_seconds: float | None, wall_seconds: float) -> None:
     """work_seconds: None for a text that arrived meanwhile, as its time says nothing about speed."""
-    spoken = utterance.seconds
-    factor = f", RTF {work_seconds / spoken:.2f}" if spoken and work_seconds is not None else ""
+    length = spoken.seconds
+    factor = f", RTF {work_seconds / length:.2f}" if length and work_seconds is not None else ""
+    passages = f", {spoken.n_passages} passages," if isinstance(spoken, Spoken) else ""
     seconds = wall_seconds if work_seconds is None else work_seconds
     stderr.print(
-        f"{spoken:.2f} s of speech in {seconds:.2f} s{factor} ({wall_seconds:.2f} s with loading), "
-        f"seed {utterance.seed} -> {output}",
+        f"{length:.2f} s of speech{passages} in {seconds:.2f} s{factor} ({wall_seconds:.2f} s with loading), "
+        f"seed {spoken.seed} -> {output}",
         soft_wrap=True,
         markup=False,
     )

@@ -6,9 +6,8 @@ import re
 import sys
 from typing import Any
 
-from typer.core import TyperCommand
-
 from .console import decoded
+from .panels import Command
 
 __all__ = ["DASH_HINT", "TextCommand", "read_stdin"]
 
@@ -17,7 +16,7 @@ DASH_HINT = 'a text that starts with a dash comes last, after --, or on stdin: q
 _OPTION = re.compile(r"--[A-Za-z][\w-]*(=.*)?|-[A-Za-z]\w*", re.DOTALL)
 
 
-class TextCommand(TyperCommand):
+class TextCommand(Command):
     """A command that takes "-5 degrees" and "- Hello" for text, as no option looks like that."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -25,6 +25,7 @@ from .console import (
     stdout,
 )
 from .expanded import expanded
+from .panels import MODEL, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
 from .reporting import JsonFileOption, hand_out, picture, require_outputs, stages
 from .voice_options import VoiceOptions
 
@@ -39,46 +40,77 @@ _NOT_APPLICABLE = "not applicable"
 _DEFAULT = Thresholds()
 
 
+def _threshold(help: str, name: str) -> Any:
+    return value("X", "Thresholds", help, name)
+
+
 @expanded
 def verify(
-    against: Annotated[Path, typer.Option(help="The reference: a pair of the same checkpoint, best F32.")],
+    against: Annotated[
+        Path,
+        value("PATH", MODEL, "Reference: a pair made from the same checkpoint, preferably F32.", "--against"),
+    ],
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
-    against_mmproj: Annotated[Path | None, typer.Option(help="The same for the reference.")] = None,
-    text: Annotated[list[str] | None, typer.Option(help="What to say; may be given again. Default: five.")] = None,
-    texts: Annotated[Path | None, typer.Option(help="The same from a file, one a line.")] = None,
+    against_mmproj: Annotated[
+        Path | None, value("FILE", MODEL, "Mmproj file of the reference.", "--against-mmproj")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        value("TEXT", TEXT, "Text to speak; may be repeated. Default: five built-in texts.", "--text"),
+    ] = None,
+    texts: Annotated[Path | None, value("FILE", TEXT, "File with one text per line.", "--texts")] = None,
     voice_options: VoiceOptions = VoiceOptions(),
-    speaker: Annotated[str | None, typer.Option(help="A preset of a CustomVoice model. Default: its first.")] = None,
+    speaker: Annotated[
+        str | None,
+        value("NAME", VOICE, "Preset speaker of a CustomVoice model. Default: the first.", "--speaker"),
+    ] = None,
     language: LanguageOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what the reference says.")] = 0,
-    max_frames: Annotated[int, typer.Option(min=1, help="Of each text; 80 ms each.")] = 75,
-    min_cosine: Annotated[float, typer.Option(help="Of the talker's hidden states, the mean.")] = _DEFAULT.min_cosine,
-    max_kl: Annotated[float, typer.Option(help="Of code 0, the mean in nats.")] = _DEFAULT.max_kl,
-    min_top1: Annotated[float, typer.Option(help="Of code 0, 0 to 1.")] = _DEFAULT.min_top1,
-    max_predictor_kl: Annotated[float, typer.Option(help="Mean of codes 1 to 15.")] = _DEFAULT.max_predictor_kl,
-    min_predictor_top1: Annotated[float, typer.Option(help="Mean of codes 1 to 15.")] = _DEFAULT.min_predictor_top1,
-    min_snr: Annotated[float, typer.Option(help="Of the codec, in dB.")] = _DEFAULT.min_snr,
-    min_speaker: Annotated[float, typer.Option(help="Cosine of the speaker vectors.")] = _DEFAULT.min_speaker,
-    min_greedy: Annotated[float, typer.Option(help="Share of equal greedy codes; 0: any.")] = _DEFAULT.min_greedy,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also compare files that do not record their checkpoint.")
-    ] = False,
+    seed: Annotated[int, value("N", SAMPLING, "Seed of the reference's speech.", "--seed", min=0)] = 0,
+    max_frames: Annotated[int, value("N", TEXT, "Most frames per text, of 80 ms each.", "--max-frames", min=1)] = 75,
+    min_cosine: Annotated[
+        float, _threshold("Lowest mean cosine of the talker's hidden states.", "--min-cosine")
+    ] = _DEFAULT.min_cosine,
+    max_kl: Annotated[float, _threshold("Highest mean KL of code 0, in nats.", "--max-kl")] = _DEFAULT.max_kl,
+    min_top1: Annotated[
+        float, _threshold("Lowest top-1 agreement of code 0, 0 to 1.", "--min-top1")
+    ] = _DEFAULT.min_top1,
+    max_predictor_kl: Annotated[
+        float, _threshold("Highest mean KL of codes 1 to 15, in nats.", "--max-predictor-kl")
+    ] = _DEFAULT.max_predictor_kl,
+    min_predictor_top1: Annotated[
+        float, _threshold("Lowest mean top-1 agreement of codes 1 to 15, 0 to 1.", "--min-predictor-top1")
+    ] = _DEFAULT.min_predictor_top1,
+    min_snr: Annotated[float, _threshold("Lowest SNR of the codec, in dB.", "--min-snr")] = _DEFAULT.min_snr,
+    min_speaker: Annotated[
+        float, _threshold("Lowest cosine of the speaker vectors.", "--min-speaker")
+    ] = _DEFAULT.min_speaker,
+    min_greedy: Annotated[
+        float, _threshold("Lowest share of equal greedy codes, 0 to 1; 0 accepts any.", "--min-greedy")
+    ] = _DEFAULT.min_greedy,
+    force: Annotated[bool, flag(MODEL, "Also compare files that do not record their checkpoint.", "--force")] = False,
     threads: ThreadsOption = None,
     json_file: JsonFileOption = None,
-    plot: Annotated[Path | None, typer.Option(help="A picture of agreement by codebook: .png or .svg.")] = None,
+    plot: Annotated[
+        Path | None, value("FILE", OUTPUT, "Picture of the agreement by codebook: .png or .svg.", "--plot")
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Tell what quantizing changed: hold a model against an F32 or F16 pair of the same checkpoint.
+    """Measure what quantizing changed, against an F32 or F16 pair of the same checkpoint.
 
-    The reference speaks some texts; both models are then led over its codes, frame by frame, and what they expect next
-    is compared. Without --voice a Base model chooses its voice. Exit code 4 if a threshold is not kept.
+    The reference speaks some texts. Both models are then given its codes, frame by frame, and their predictions of the
+    next code are compared. Without --voice no voice is used. The exit code is 4 if a threshold is not met.
 
-    A picture needs: pip install 'qwen3tts-gguf\\[plot]'
+    Example:
+
+      qwen3tts verify --model models/my-Q4_0.gguf --against models/my-F32.gguf
+
+    A picture (--plot) needs: pip install 'qwen3tts-gguf\\[plot]'
     """
     require_outputs(json_file, plot)
     voice = voice_options.voice
     if voice is not None and speaker is not None:
-        raise OptionError("--speaker and --voice both choose who speaks: give one")
+        raise OptionError("--speaker and --voice both choose the voice: give one of them")
     lines = [*(text or []), *(_lines(texts) if texts is not None else [])]
 
     from ..measure.benchmark import plain_voice
@@ -121,7 +153,7 @@ def verify(
 def _lines(file: Path) -> list[str]:
     lines = [line for line in read_text(file).splitlines() if line.strip()]
     if not lines:
-        raise TextError(f"{file}: there is no text in it")
+        raise TextError(f"{file}: the file has no text")
     return lines
 
 
@@ -139,8 +171,8 @@ def _print(report: Report) -> None:
         "speaker vector": _NOT_APPLICABLE if report.speaker_cosine is None else f"cosine {report.speaker_cosine:.5f}",
         "greedy runs": f"{report.greedy_equal:.1%} of codes equal",
     }
-    for name, value in rows.items():
-        facts.add_row(name, escape(printable(value)))
+    for name, row in rows.items():
+        facts.add_row(name, escape(printable(row)))
     stdout.print(facts)
     stdout.print()
 
@@ -151,7 +183,7 @@ def _print(report: Report) -> None:
     stdout.print(books)
     stdout.print()
 
-    texts = Table("text", "frames", "greedy: equal", "part at frame", box=None, padding=(0, 2, 0, 0))
+    texts = Table("text", "frames", "greedy: equal", "differ from frame", box=None, padding=(0, 2, 0, 0))
     for spoken in report.texts:
         parted = "never" if spoken.parted is None else f"{spoken.parted} of {spoken.greedy_frames}"
         texts.add_row(escape(spoken.text), str(spoken.frames), f"{spoken.greedy_equal:.1%}", parted)
@@ -164,7 +196,7 @@ def _described(subject: Subject) -> str:
 
 def _codec(report: Report) -> str:
     if report.max_error == 0:
-        return "the very same samples"
+        return "equal samples"
     return f"SNR {report.snr_db:.1f} dB, largest error {report.max_error:.5f}"
 
 

@@ -7,19 +7,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..errors import OptionError, TextError, VoiceError
 from .console import VoicesOption, print_notes, printable, read_text, stderr, voices_folder
+from .panels import VOICE, flag, value
 
 if TYPE_CHECKING:
     from ..tts import TTS
     from ..voice.voice import Voice
 
-__all__ = ["ENVIRONMENT", "ClipOptions", "VoiceOptions"]
+__all__ = ["ENVIRONMENT", "ClipOptions", "VoiceOptions", "known_voices"]
 
 ENVIRONMENT = "QWEN3TTS_VOICE"
 """Takes what --voice takes, for `speak` without --voice."""
+
+
+def known_voices(incomplete: str) -> list[str]:
+    """Names of saved and shipped voices, for the shell's completion; files are completed by the shell itself."""
+    from ..voice.shipped import shipped_voices
+    from ..voice.store import VoiceStore
+
+    chosen = os.environ.get("QWEN3TTS_VOICES")
+    saved = VoiceStore(voices_folder(Path(chosen) if chosen else None)).names()
+    return [name for name in [*saved, *shipped_voices("")] if name.startswith(incomplete)]
 
 
 @dataclass(frozen=True)
@@ -27,16 +36,25 @@ class ClipOptions:
     """What is known about a clip, and what of it is used."""
 
     ref_text: Annotated[
-        str | None, typer.Option(help="What the clip says; then it is cloned in context, which sounds closer.")
+        str | None,
+        value("TEXT", VOICE, "Transcript of the clip. With it the voice comes closer to the clip.", "--ref-text"),
     ] = None
     ref_text_file: Annotated[
-        Path | None, typer.Option(help="The same from a file. Default: a .txt beside the clip, if there is one.")
+        Path | None,
+        value(
+            "FILE",
+            VOICE,
+            "File with the transcript. Default: the .txt file with the clip's name, if there is one.",
+            "--ref-text-file",
+        ),
     ] = None
     x_vector_only: Annotated[
-        bool, typer.Option("--x-vector-only", help="Clone by the speaker vector alone, without a transcript.")
+        bool,
+        flag(VOICE, "Clone with the speaker vector only, without codes and transcript of the clip.", "--x-vector-only"),
     ] = False
     ref_pad: Annotated[
-        float | None, typer.Option(min=0, max=5, help="Seconds of silence after the clip in its codes. Default: 0.5.")
+        float | None,
+        value("SECONDS", VOICE, "Silence added after the clip, 0 to 5. Default: 0.5.", "--ref-pad", min=0, max=5),
     ] = None
 
     def voice(self, clip: Path, tts: TTS, quiet: bool) -> Voice:
@@ -46,24 +64,26 @@ class ClipOptions:
 
         transcript = self._transcript(clip)
         if transcript is None and self.ref_pad is not None:
-            raise OptionError("--ref-pad is for a clip's codes, which need a transcript", hint="give --ref-text too")
+            raise OptionError("--ref-pad needs a transcript of the clip", hint="give --ref-text too")
         pad_seconds = REFERENCE_PAD_SECONDS if self.ref_pad is None else self.ref_pad
         voice = Voice.from_audio(clip, tts, transcript=transcript, pad_seconds=pad_seconds)
         if voice.transcript and self.ref_text is None and self.ref_text_file is None and not quiet:
             stderr.print(f"transcript: {printable(str(_beside(clip)))}", soft_wrap=True, markup=False)
         print_notes(voice.notes)
         if transcript is None and not self.x_vector_only and not quiet:
-            stderr.print("hint: with --ref-text and the words said in the clip, the voice comes closer", soft_wrap=True)
+            stderr.print(
+                "hint: with a transcript of the clip (--ref-text) the voice comes closer to it", soft_wrap=True
+            )
         return voice
 
     def _transcript(self, clip: Path) -> str | None:
         """As given, or from the file beside the clip. Raises TextError, OptionError."""
         if self.x_vector_only:
             if self.ref_text is not None or self.ref_text_file is not None:
-                raise OptionError("--x-vector-only leaves the transcript out: give one or the other")
+                raise OptionError("--x-vector-only uses no transcript: give one or the other")
             return None
         if self.ref_text is not None and self.ref_text_file is not None:
-            raise OptionError("--ref-text and --ref-text-file say the same thing: give one")
+            raise OptionError("--ref-text and --ref-text-file both give the transcript: give one of them")
         if self.ref_text is None and self.ref_text_file is None:
             return _transcript_beside(clip)
         transcript = read_text(self.ref_text_file) if self.ref_text_file is not None else self.ref_text
@@ -78,7 +98,14 @@ class VoiceOptions:
 
     voice: Annotated[
         str | None,
-        typer.Option(help="A clip to speak like, a saved or shipped voice by its name, or none: the model chooses."),
+        value(
+            "VOICE",
+            VOICE,
+            "Name of a saved or shipped voice, or an audio file to clone. none: the model chooses. "
+            "Default: the first shipped voice.",
+            "--voice",
+            autocompletion=known_voices,
+        ),
     ] = None
     clip: ClipOptions = field(default_factory=ClipOptions)
     voices: VoicesOption = None
@@ -94,13 +121,14 @@ class VoiceOptions:
                 return tts.resolve(tts.default_voice.without_codes())
             if self.clip != ClipOptions():
                 raise OptionError(
-                    "--ref-text, --ref-text-file, --ref-pad and --x-vector-only belong to a clip",
-                    hint="name it with --voice",
+                    "--ref-text, --ref-text-file, --ref-pad and --x-vector-only need a clip",
+                    hint="give the clip with --voice",
                 )
             return None
         if self.voice.lower() == NO_VOICE:
             if self.clip != ClipOptions():
-                raise OptionError(f"--voice {self.voice} leaves the voice to the model: no other option can shape it")
+                message = f"--voice {self.voice} lets the model choose the voice: leave out the options for a clip"
+                raise OptionError(message)
             return Voice()
 
         store, path = VoiceStore(voices_folder(self.voices)), Path(self.voice)
@@ -111,7 +139,7 @@ class VoiceOptions:
         if not is_saved and self.voice not in (tts.shipped_voices or shipped_voices(tts.name)):
             known = ", ".join([*store.names(), *tts.shipped_voices]) or "none yet"
             message = f"no voice named {self.voice!r} is shipped with this model or in {store.folder}"
-            raise VoiceError(message, hint=f"there are {known}")
+            raise VoiceError(message, hint=f"known voices: {known}")
         if self.clip != ClipOptions(x_vector_only=self.clip.x_vector_only):
             message = f"{self.voice!r} is not a clip: --ref-text, --ref-text-file and --ref-pad are for clips"
             raise OptionError(message)

@@ -27,7 +27,8 @@ from .console import (
     voices_folder,
 )
 from .expanded import expanded
-from .voice_options import ENVIRONMENT, ClipOptions
+from .panels import OUTPUT, VOICE, App, flag, value
+from .voice_options import ENVIRONMENT, ClipOptions, known_voices
 
 if TYPE_CHECKING:
     from ..voice.cache import VoiceCache
@@ -36,20 +37,32 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Save voices under a name, list them, and the shipped ones.", no_args_is_help=True)
+app = App(help="Save, list, show, mix and delete voices.")
 
-NameArgument = Annotated[str, typer.Argument(help="Letters, digits, spaces, . - _")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Over an older voice of that name.")]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Name of the voice: letters, digits, spaces, dots, dashes, underscores.",
+        autocompletion=known_voices,
+    ),
+]
+JsonOption = Annotated[bool, flag(OUTPUT, "Print JSON.", "--json")]
+ForceOption = Annotated[bool, flag(VOICE, "Replace a saved voice of the same name.", "--force")]
 
 
 @app.command()
 @expanded
 def create(
     name: NameArgument,
-    clip: Annotated[Path, typer.Argument(help="3 to 15 s of one speaker; any format libsndfile reads.")],
+    clip: Annotated[
+        Path, typer.Argument(metavar="CLIP", help="Audio file with 3 to 15 s of one speaker: wav, flac, ogg, mp3.")
+    ],
     clip_options: ClipOptions,
-    language: Annotated[str | None, typer.Option("--language", "-l", help="Spoken when none is asked for.")] = None,
+    language: Annotated[
+        str | None,
+        value("LANGUAGE", VOICE, "Language that the voice speaks if none is given later.", "--language", "-l"),
+    ] = None,
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
     voices: VoicesOption = None,
@@ -59,8 +72,13 @@ def create(
 ) -> None:
     """Save the voice of a clip under a name.
 
-    Speaking with a saved voice starts faster: the encoders are not loaded. Its codes fit models of either size, its
-    speaker vector only those of the size that made it.
+    Speech with a saved voice starts sooner, because the clip is not encoded again. Its codes work with the 0.6B and the
+    1.7B, its speaker vector only with models of the size it was made with.
+
+    Examples:
+
+      qwen3tts voice create anna ref.wav --ref-text "Words spoken in ref.wav."
+      qwen3tts speak "Good morning." --voice anna
     """
     from ..tts import TTS
     from ..voice.store import VoiceStore
@@ -84,9 +102,14 @@ def list_voices(
     voices: VoicesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the saved voices, and the shipped ones of a model that clones: each speaks by --voice and its name.
+    """List the saved and the shipped voices that a model can use.
 
-    A shipped voice is encoded when it first speaks, and what was made of it is cached; the last line shows where.
+    `speak --voice NAME` takes any of them. A shipped voice is encoded when it is first used; the result is cached, and
+    the last line of the list shows where.
+
+    Example:
+
+      qwen3tts voice list --model models
     """
     from ..voice.cache import VoiceCache
     from ..voice.store import VoiceStore
@@ -131,7 +154,14 @@ def show(
     voices: VoicesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is known of a voice, saved or shipped."""
+    """Show what is known about a voice, saved or shipped.
+
+    This is where it comes from, its transcript, its language and its size.
+
+    Example:
+
+      qwen3tts voice show mika
+    """
     from ..voice.store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
@@ -144,16 +174,25 @@ def show(
         print_json(report)
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for key, value in report.items():
-        table.add_row(key, "-" if value in (None, "", 0) else escape(str(value)))
+    for key, known in report.items():
+        table.add_row(key, "-" if known in (None, "", 0) else escape(str(known)))
     stdout.print(table)
 
 
 @app.command("cache")
 def show_cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete it; shipped voices are then encoded again.")] = False,
+    clear: Annotated[
+        bool, flag(VOICE, "Delete the cache. Shipped voices are encoded again when they are next used.", "--clear")
+    ] = False,
 ) -> None:
-    """Show where and how large the cache of the shipped voices is."""
+    """Show where the cache of the shipped voices is and how large, or clear it.
+
+    A shipped voice is encoded once for each codec and speaker encoder, and read from the cache afterwards.
+
+    Example:
+
+      qwen3tts voice cache --clear
+    """
     from ..voice.cache import VoiceCache
 
     cache = VoiceCache.of_user()
@@ -164,7 +203,14 @@ def show_cache(
 
 @app.command()
 def delete(name: NameArgument, voices: VoicesOption = None) -> None:
-    """Delete a voice."""
+    """Delete a saved voice.
+
+    Voices that are shipped with the package cannot be deleted.
+
+    Example:
+
+      qwen3tts voice delete anna
+    """
     from ..voice.store import VoiceStore
 
     VoiceStore(voices_folder(voices)).delete(name)
@@ -172,18 +218,25 @@ def delete(name: NameArgument, voices: VoicesOption = None) -> None:
 
 @app.command()
 def mix(
-    names: Annotated[list[str], typer.Argument(help="Two voices or more.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="The name of the mixture.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAMES", help="Two or more saved voices.", autocompletion=known_voices)
+    ],
+    output: Annotated[str, value("NAME", VOICE, "Name of the new voice.", "--output", "-o")],
     weights: Annotated[
-        str | None, typer.Option(help="One per voice: 0.7,0.3 or 70%,30%. Default: the same for all.")
+        str | None,
+        value("LIST", VOICE, "Share of each voice: 0.7,0.3 or 70%,30%. Default: equal shares.", "--weights"),
     ] = None,
     voices: VoicesOption = None,
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a voice between voices: the mean of their speaker vectors.
+    """Mix voices into a new one: the weighted mean of their speaker vectors.
 
-    Codes and transcripts, which make in-context cloning, cannot be mixed and are left out.
+    Codes and transcripts cannot be mixed. The new voice has a speaker vector only.
+
+    Example:
+
+      qwen3tts voice mix anna ben --weights 70%,30% -o annaben
     """
     from ..voice.store import VoiceStore
     from ..voice.store import mix as mixed
@@ -192,7 +245,7 @@ def mix(
     kept = [store.load(name) for name in names]
     path = store.save(output, mixed(kept, _shares(weights, len(kept))), overwrite=force)
     if any(voice.codes is not None for voice in kept) and not quiet:
-        stderr.print("the voices' codes and transcripts were left out: only speaker vectors mix", soft_wrap=True)
+        stderr.print("codes and transcripts were left out: only speaker vectors can be mixed", soft_wrap=True)
     if not quiet:
         stderr.print(f"{output!r} saved in {path}", soft_wrap=True, markup=False)
 
@@ -204,7 +257,7 @@ def _shares(weights: str | None, n: int) -> list[float]:
     try:
         return [_share(weight.strip()) for weight in weights.split(",")]
     except ValueError:
-        raise OptionError(f"--weights takes numbers with commas between, not {weights!r}") from None
+        raise OptionError(f"--weights takes numbers separated by commas, not {weights!r}") from None
 
 
 def _share(weight: str) -> float:

@@ -11,6 +11,7 @@ FLAGS = {
     "Voice.preset": "--speaker",
     "Voice.shipped": "--voice",
     "Voice.design": "--instruct",
+    "Voice.from_speech": "--save-voice",
     "Voice.without_codes": "--x-vector-only",
     "check_memory": "--force",
     "container": "--as",
@@ -20,9 +21,9 @@ FLAGS = {
         name: f"--{name.replace('_', '-')}"
         for name in (
             "codec_type", "format", "greedy", "id", "instruct", "instruct_column", "language", "language_column",
-            "layout", "max_frames", "mmproj", "name", "on_error", "output", "repetition_penalty", "restart",
-            "retries", "seed", "shard_rows", "sub_repetition_penalty", "sub_temperature", "sub_top_k", "sub_top_p",
-            "temperature", "text", "top_k", "top_p", "type", "voice", "voice_column",
+            "layout", "max_frames", "mmproj", "name", "on_error", "output", "pause", "repetition_penalty", "restart",
+            "retries", "seed", "shard_rows", "speed", "split", "sub_repetition_penalty", "sub_temperature",
+            "sub_top_k", "sub_top_p", "temperature", "text", "top_k", "top_p", "type", "voice", "voice_column",
         )
     },
 }  # fmt: skip

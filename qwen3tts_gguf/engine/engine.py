@@ -138,7 +138,7 @@ class Engine:
     def _require_usable(self) -> None:
         if os.getpid() != self._process:
             raise UsageError(
-                "the model was loaded before this process was forked, and its threads are not in the child",
+                "the model was loaded before this process was forked, and threads do not survive a fork",
                 hint="load the model in the child, or start processes with the method 'spawn'",
             )
         if self._closing:

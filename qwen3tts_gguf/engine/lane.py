@@ -93,6 +93,7 @@ class Lane:
         """Codes [16] of frames that wait for the codec."""
         self.ending: Ending | None = None
         """Set when no frame comes after those in `undecoded`."""
+        self._is_held = False
         self._on_change = on_change
         if isinstance(request.prompt, LivePrompt):
             request.prompt.listen(self._notice_text, lambda: self.is_over or self.ending is not None)
@@ -104,10 +105,15 @@ class Lane:
 
     @property
     def is_due(self) -> bool:
-        """Whether the engine should work on it now: not while its reader is far behind, or its text is not there."""
+        """Whether the engine should work on it now: not while it is held, its reader is far behind, or its text is not
+        there."""
         if self.is_over:
             return True
-        return not self.mailbox.is_full and (bool(self.slices) or self.request.prompt.reaches(self.n_frames))
+        return (
+            not self._is_held
+            and not self.mailbox.is_full
+            and (bool(self.slices) or self.request.prompt.reaches(self.n_frames))
+        )
 
     @property
     def max_frames(self) -> int:
@@ -139,6 +145,11 @@ class Lane:
         self.undecoded.append(codes)
         self._embedding = embedding
         self.n_frames += 1
+
+    def hold(self, held: bool) -> None:
+        """Make no frames while it is held; from any thread."""
+        self._is_held = held
+        self._on_change()
 
     def cancel(self) -> None:
         """End the speech now, from any thread: its reader gets nothing more, its place is free within a frame."""

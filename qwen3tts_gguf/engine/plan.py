@@ -106,12 +106,14 @@ class Plan:
         for item in filter(None, (item.strip() for item in text.split(","))):
             name, equals, value = (part.strip() for part in item.partition("="))
             if not equals or name not in _OVERRIDES:
-                raise OptionError(f"a plan has no entry '{item}'", hint=f"the entries are {_entries()}")
+                raise OptionError(f"the plan has no entry '{item}'", hint=f"the entries are: {_entries()}")
             try:
                 plan = replace(plan, **_OVERRIDES[name].read(plan, value))
             except (KeyError, ValueError):
                 values = _OVERRIDES[name].values
-                raise OptionError(f"'{value}' is no value of the plan's {name}", hint=f"it is {values}") from None
+                raise OptionError(
+                    f"'{value}' is not a value of the plan's entry {name}", hint=f"possible values: {values}"
+                ) from None
         return plan
 
     def entries(self) -> dict[str, str]:
@@ -226,7 +228,7 @@ class _Override:
 def _talker(plan: Plan, value: str) -> dict[str, Any]:
     buffers = TalkerBuffers(value)
     if not _survives(buffers, plan.verdicts):
-        raise OptionError(f"the talker cannot have the buffers '{value}': not all of them work here")
+        raise OptionError(f"the talker cannot use the buffers '{value}': they do not all work on this machine")
     return {"talker": buffers}
 
 
@@ -234,7 +236,7 @@ def _predictor(plan: Plan, value: str) -> dict[str, Any]:
     wanted = {"plain": (), "repack": (_REPACK,), "amx": (_AMX, _REPACK), "amx-rows": (_AMX, _REPACK)}[value]
     enough = (Verdict.WORKS, Verdict.ROWS) if value == "amx-rows" else (Verdict.WORKS,)
     if wanted and plan.verdicts.get(wanted[0]) not in enough:
-        raise OptionError(f"the predictor cannot have the buffers '{value}': they do not work here")
+        raise OptionError(f"the predictor cannot use the buffers '{value}': they do not work on this machine")
     return {"predictor": wanted, "single_rows": value == "amx-rows"}
 
 

@@ -53,6 +53,11 @@ class Utterance:
     # -- how it went ---------------------------------------------------------------------------------------------------
 
     @property
+    def n_text_tokens(self) -> int:
+        """Length of the text, as far as it has arrived."""
+        return self._lane.request.prompt.n_text_tokens
+
+    @property
     def ended(self) -> bool:
         """Whether the model ended the speech itself, and all of it was read."""
         return self._ending is not None and self._ending.ended
@@ -98,12 +103,12 @@ class Utterance:
         """Raises NoEndOfSpeech, with all that was generated, if the model did not end the speech."""
         if not self.ended:
             raise NoEndOfSpeech(
-                f"no end of speech after {self.seconds:.1f} s with seed {self.seed}: "
-                f"{self.runaway or 'it was not read to its end'}",
+                f"the speech did not end after {self.seconds:.1f} s with seed {self.seed}: "
+                f"{self.runaway or 'it was not read to the end'}",
                 self.samples,
                 self.codes,
                 self.seed,
-                hint="another seed, other words or a larger `max_frames` may help",
+                hint="try another `seed`, other words or a larger `max_frames`",
             )
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -121,7 +126,12 @@ class Utterance:
     def __aiter__(self) -> AsyncIterator[NDArray[np.float32]]:
         """The same in an event loop, which it never blocks."""
         self._claim()
-        return self._read_in_loop()
+        return self._read_in_loop(frames_at_once=1)
+
+    def apieces(self) -> AsyncIterator[NDArray[np.float32]]:
+        """`pieces` in an event loop."""
+        self._claim()
+        return self._read_in_loop(self._engine.plan.frames_at_once)
 
     def finish(self) -> None:
         """Read on to the end, from the start or after a partial read; the samples are in `samples`."""
@@ -131,7 +141,7 @@ class Utterance:
     def _claim(self) -> None:
         with self._state:
             if self._is_claimed:
-                raise UsageError("this utterance was already read", hint="make a new one, with the same seed")
+                raise UsageError("this utterance has been read already", hint="make a new one with the same seed")
             self._is_claimed = True
 
     def _start(self, frames_at_once: int) -> None:
@@ -156,7 +166,7 @@ class Utterance:
             if piece is not None:
                 yield piece.samples.copy()  # the reader may change them
 
-    async def _read_in_loop(self) -> AsyncIterator[NDArray[np.float32]]:
+    async def _read_in_loop(self, frames_at_once: int) -> AsyncIterator[NDArray[np.float32]]:
         loop, news = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
@@ -164,7 +174,7 @@ class Utterance:
                 loop.call_soon_threadsafe(news.set)
 
         self._lane.mailbox.listen(wake)
-        self._start(frames_at_once=1)
+        self._start(frames_at_once)
         try:
             while self._ending is None:
                 news.clear()
@@ -185,7 +195,11 @@ class Utterance:
             raise found.error
         return None
 
-    # -- stopping ------------------------------------------------------------------------------------------------------
+    # -- pausing and stopping ------------------------------------------------------------------------------------------
+
+    def hold(self, held: bool) -> None:
+        """Pause the speech within one frame, or let it go on; from any thread. What is made already can be read."""
+        self._lane.hold(held)
 
     def cancel(self) -> None:
         """End the speech now, from any thread: its reader's iteration ends without an error, within one frame."""

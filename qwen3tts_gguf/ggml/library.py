@@ -104,7 +104,9 @@ def _check_shared() -> None:
     # void llama_log_get(ggml_log_callback * log_callback, void ** user_data);
     theirs = function("llama_log_get", None, ctypes.c_void_p, ctypes.c_void_p)
     if _log_target(theirs) != _log_target(_log_get):
-        raise BackendError("found a second libggml beside llama.cpp's; this build of llama-cpp-python is not supported")
+        raise BackendError(
+            "there is a second libggml besides the one of llama.cpp; this build of llama-cpp-python is not supported"
+        )
 
 
 # -- the CPU backend -------------------------------------------------------------------------------------------------

@@ -87,7 +87,8 @@ def try_buffer_types(
 
     Args:
         forced: verdicts that are not to be questioned, by buffer type; nothing is tried or remembered for these.
-        cache: the folder where verdicts are remembered; by default the user's. Not an error when it cannot be used.
+        cache: the folder where verdicts are remembered; by default the user's. If there is none, or it cannot be
+            used, nothing is remembered; that is not an error.
         command: starts the child; the name of the buffer type is added. By default this Python.
         seconds: after which a child is ended.
     """
@@ -120,10 +121,12 @@ def try_buffer_types(
 # -- what is remembered ----------------------------------------------------------------------------------------------
 
 
-def _user_cache() -> Path:
+def _user_cache() -> Path | None:
+    """The user's cache folder; None where the system names none: "~" then stays as it is, and is no absolute path."""
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("qwen3tts", appauthor=False)) / "trials"
+    folder = Path(platformdirs.user_cache_dir("qwen3tts", appauthor=False))
+    return folder / "trials" if folder.is_absolute() else None
 
 
 def _key(machine: Machine, name: str) -> tuple[str, ...]:
@@ -143,7 +146,9 @@ def _file(folder: Path, key: tuple[str, ...]) -> Path:
     return folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.json"
 
 
-def _remembered(folder: Path, key: tuple[str, ...]) -> Verdict | None:
+def _remembered(folder: Path | None, key: tuple[str, ...]) -> Verdict | None:
+    if folder is None:
+        return None
     try:
         found = json.loads(_file(folder, key).read_text("utf-8"))
         return Verdict(found["verdict"]) if found["key"] == list(key) else None
@@ -151,8 +156,8 @@ def _remembered(folder: Path, key: tuple[str, ...]) -> Verdict | None:
         return None
 
 
-def _remember(folder: Path, key: tuple[str, ...], verdict: Verdict) -> None:
-    if not key[3]:  # nothing would show that the library is another one now
+def _remember(folder: Path | None, key: tuple[str, ...], verdict: Verdict) -> None:
+    if folder is None or not key[3]:  # key[3] is the library's size: without it, nothing shows that the library changed
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -251,4 +256,4 @@ def _crashed(status: int) -> bool:
 
 def _note(name: str, outcome: _Undecided) -> Note:
     hint = 'if you know that they work here, load with amx="on"' if name == "AMX" else ""
-    return Note(f"ggml's {name} buffers stay unused, because the process that tries them {outcome.reason}", hint)
+    return Note(f"ggml's {name} buffers are not used, because the process that tests them {outcome.reason}", hint)

@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from ..errors import OptionError
 from ..model.files import ModelFiles
-from ..model.gguf_file import GgufFile
 from ..model.schema import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from ..speech.options import Layout, SpeechOptions
 from ..tts import TTS
 from ..voice.voice import Voice
+from .inspection import weight_types
 from .machine import machine_facts, memory_gb, process_seconds, versions
 
-__all__ = ["FRAME_PARTS", "MIN_FRAMES", "TEXT", "Report", "measure", "plain_voice", "weight_types"]
+__all__ = ["FRAME_PARTS", "MIN_FRAMES", "TEXT", "Report", "measure", "plain_voice"]
 
 Report = dict[str, Any]
 """JSON's types only; units are in the names. `measure` tells what is in it."""
@@ -242,26 +242,6 @@ def _model_facts(tts: TTS, files: ModelFiles) -> dict[str, Any]:
         "bytes": [file.path.stat().st_size for file in (talker, mmproj)],
         "types": weight_types(files),
     }
-
-
-def weight_types(files: ModelFiles) -> dict[str, list[str]]:
-    """The types each part of a model stores its matrices in: {"talker": ["Q8_0"], ...}"""
-    talker, mmproj = files.talker.file, files.mmproj.file
-    return {
-        "token table": _matrix_types(talker, "token_embd."),
-        "talker": _matrix_types(talker, "blk."),
-        "predictor": _matrix_types(mmproj, "a.gen.code."),
-        "codec": _matrix_types(mmproj, "a.gen.wav."),
-    }
-
-
-def _matrix_types(file: GgufFile, prefix: str) -> list[str]:
-    """Types of all but vectors, the one with most bytes first."""
-    n_bytes: dict[str, int] = {}
-    for info in file.tensors.values():
-        if info.name.startswith(prefix) and len(info.shape) > 1:
-            n_bytes[info.type.name] = n_bytes.get(info.type.name, 0) + info.n_bytes
-    return sorted(n_bytes, key=lambda name: -n_bytes[name])
 
 
 def _voice_facts(voice: Voice | None) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What `inspect` tells of a model, as plain data: what it is, and whether its tensors are those that were converted."""
+"""What `inspect` prints, as plain data: what a model is, and whether its tensors are those that were converted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..model.integrity import NOT_RECORDED, SOUND, verify_tensors
 from ..model.schema import TALKER_ARCHITECTURE, Key
 from ..model.vocabulary import Vocabulary
 
-__all__ = ["inspect_model", "verify_model"]
+__all__ = ["inspect_model", "verify_model", "weight_types"]
 
 _NUMBER = re.compile(r"\.\d+(?=\.)")
 
@@ -45,8 +45,9 @@ def verify_model(path: Path) -> dict[str, Any]:
         verdicts = {group["name"]: group["verdict"] for group in groups if group["verdict"] != SOUND}
         if set(verdicts.values()) == {NOT_RECORDED} and len(verdicts) == len(groups):
             problems.append(
-                f"{file.path}: holds numbers, but no sha256 to verify them by: made by another converter than "
-                "qwen3tts convert, or by an old one"
+                f"{file.path}: all its values are finite, but it records no sha256 to compare them with: it was made "
+                "by another converter than "
+                "qwen3tts convert, or by an old version"
             )
         else:
             problems += [f"{file.path}: {group}: {verdict}" for group, verdict in verdicts.items()]
@@ -110,3 +111,23 @@ def _tensor_groups(file: GgufFile) -> list[dict[str, Any]]:
         group["count"] += 1
         group["bytes"] += info.n_bytes
     return list(groups.values())
+
+
+def weight_types(files: ModelFiles) -> dict[str, list[str]]:
+    """The types each part of a model stores its matrices in: {"talker": ["Q8_0"], ...}"""
+    talker, mmproj = files.talker.file, files.mmproj.file
+    return {
+        "token table": _matrix_types(talker, "token_embd."),
+        "talker": _matrix_types(talker, "blk."),
+        "predictor": _matrix_types(mmproj, "a.gen.code."),
+        "codec": _matrix_types(mmproj, "a.gen.wav."),
+    }
+
+
+def _matrix_types(file: GgufFile, prefix: str) -> list[str]:
+    """Types of all but vectors, the one with most bytes first."""
+    n_bytes: dict[str, int] = {}
+    for info in file.tensors.values():
+        if info.name.startswith(prefix) and len(info.shape) > 1:
+            n_bytes[info.type.name] = n_bytes.get(info.type.name, 0) + info.n_bytes
+    return sorted(n_bytes, key=lambda name: -n_bytes[name])

@@ -34,7 +34,8 @@ from ..tts import TTS, SpeechOptions
 from ..voice.clip import MAX_REFERENCE_SECONDS
 from ..voice.voice import Voice
 from .agreement import cosine, divergence, rank, snr_db
-from .benchmark import plain_voice, weight_types
+from .benchmark import plain_voice
+from .inspection import weight_types
 from .verdict import Codebook, Report, Spoken, Subject
 
 __all__ = ["TEXTS", "compare"]
@@ -107,14 +108,14 @@ def _require_same_checkpoint(model: ModelFiles, against: ModelFiles, unrecorded:
         for file in ours, theirs:
             if not unrecorded and not file.strings(Key.SOURCE_SHA256):
                 raise ModelFileError(
-                    f"{file.path}: does not record which checkpoint it was converted from, so it may be another one",
-                    hint="convert the checkpoint with qwen3tts convert, or compare them anyway with `unrecorded`",
+                    f"{file.path}: does not record its checkpoint, so it may have been made from another one",
+                    hint="convert the checkpoint with qwen3tts convert, or compare anyway with `unrecorded`",
                 )
         digests = [file.strings(Key.SOURCE_SHA256) for file in (ours, theirs)]
         if all(digests) and digests[0] != digests[1]:
             raise ModelFileError(f"{ours.path} and {theirs.path} were converted from different checkpoints")
         if _shapes(ours) != _shapes(theirs):
-            raise ModelFileError(f"{ours.path} and {theirs.path} are of models of different geometry")
+            raise ModelFileError(f"{ours.path} and {theirs.path} are models of different sizes")
 
 
 def _shapes(file: GgufFile) -> dict[str, Shape]:

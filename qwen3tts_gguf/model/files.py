@@ -63,14 +63,14 @@ def find_talker(path: Path) -> Path:
         raise ModelFileError(f"{path}: no such file or folder")
     if not path.is_dir():
         if path.name.startswith(_MMPROJ_PREFIX):
-            raise ModelFileError(f"{path}: this is the mmproj half; give the talker's .gguf or the folder")
+            raise ModelFileError(f"{path}: this is the mmproj file; give the talker file or the folder")
         return path
     talkers = [file for file in sorted(path.glob("*.gguf")) if not file.name.startswith(_MMPROJ_PREFIX)]
     if not talkers:
-        raise ModelFileError(f"{path}: no talker .gguf in this folder")
+        raise ModelFileError(f"{path}: there is no talker file (.gguf) in this folder")
     if len(talkers) > 1:
         names = ", ".join(file.name for file in talkers)
-        raise ModelFileError(f"{path}: several models here, name one of them: {names}")
+        raise ModelFileError(f"{path}: there are several models in this folder, give one of these files: {names}")
     return talkers[0]
 
 
@@ -85,7 +85,9 @@ def find_mmproj(path: Path) -> Path:
     others = sorted(talker.parent.glob(f"{_MMPROJ_PREFIX}*.gguf"))
     if len(others) == 1:
         return others[0]
-    raise ModelFileError(f"{talker}: its other half {beside.name} is not beside it", hint="name it with `mmproj`")
+    raise ModelFileError(
+        f"{talker}: its other half, {beside.name}, is not in the same folder", hint="give its path with `mmproj`"
+    )
 
 
 class TalkerFile:
@@ -95,9 +97,7 @@ class TalkerFile:
         self.file = file = GgufFile(path)
         architecture = file.text("general.architecture")
         if architecture != schema.TALKER_ARCHITECTURE:
-            raise ModelFileError(
-                f"{path}: a model of architecture {architecture!r}, not {schema.TALKER_ARCHITECTURE!r}"
-            )
+            raise ModelFileError(f"{path}: the architecture is {architecture!r}, not {schema.TALKER_ARCHITECTURE!r}")
         self.config = TalkerConfig(
             **_read_keys(file, schema.TALKER_ARCHITECTURE, TalkerConfig.KEYS),
             vocabulary=file.array_lengths().get("tokenizer.ggml.tokens", 0),
@@ -111,11 +111,11 @@ class TalkerFile:
         """"base", "custom_voice" or "voice_design"; empty in files of llama.cpp's converter, as the size."""
         self.model_size = file.text(Key.MODEL_SIZE, "")
         if self.model_type not in ("", *schema.MODEL_TYPES):
-            raise ModelFileError(f"{path}: a model of unknown kind {self.model_type!r}")
+            raise ModelFileError(f"{path}: unknown kind of model {self.model_type!r}")
         try:
             self.generation = GenerationDefaults.from_mapping(_generation_values(file))
         except ValueError as error:
-            raise ModelFileError(f"{path}: its generation defaults cannot be followed: {error}") from None
+            raise ModelFileError(f"{path}: its generation defaults cannot be used: {error}") from None
 
     @property
     def name(self) -> str:
@@ -129,7 +129,7 @@ class MmprojFile:
         self.file = file = GgufFile(path)
         generator = file.text("clip.gen.audio.projector_type", "")
         if file.text("general.architecture") != schema.MMPROJ_ARCHITECTURE or generator != schema.GENERATOR_PROJECTOR:
-            raise ModelFileError(f"{path}: not the mmproj half of a Qwen3-TTS model")
+            raise ModelFileError(f"{path}: not the mmproj file of a Qwen3-TTS model")
         self.predictor = _predictor_config(file)
         self.decoder = _decoder_config(file)
         self.encoder = _encoder_config(file) if "a.codec_enc.conv_in.weight" in file.tensors else None
@@ -139,7 +139,7 @@ class MmprojFile:
                 _check_geometry(path, config)
         sizes = {part.codebook_size for part in (self.predictor, self.decoder, self.encoder) if part}
         if len(sizes) > 1:
-            raise ModelFileError(f"{path}: its parts have codebooks of different sizes: {sorted(sizes)}")
+            raise ModelFileError(f"{path}: the codebook sizes of its parts differ: {sorted(sizes)}")
         _check_tensors(file, schema.code_predictor_tensors(self.predictor))
         _check_tensors(file, schema.codec_decoder_tensors(self.decoder))
         if self.encoder:
@@ -147,7 +147,9 @@ class MmprojFile:
         if self.speaker_encoder:
             _check_tensors(file, schema.speaker_encoder_tensors(self.speaker_encoder))
             if self.speaker_encoder.output != self.predictor.talker_hidden:
-                raise ModelFileError(f"{path}: its speaker encoder is of another model size than its code predictor")
+                raise ModelFileError(
+                    f"{path}: its speaker encoder and its code predictor come from models of different sizes"
+                )
 
 
 # -- configurations ----------------------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ def _read_keys(file: GgufFile, prefix: str, keys: Mapping[str, str]) -> dict[str
         whole = field not in ("rope_theta", "rms_eps")
         value = file.integer(f"{prefix}.{key}") if whole else file.number(f"{prefix}.{key}")
         if not 0 < value < 1 << 24:
-            raise ModelFileError(f"{file.path}: the key {prefix}.{key} has the impossible value {value}")
+            raise ModelFileError(f"{file.path}: the key {prefix}.{key} has an impossible value: {value}")
         values[field] = value
     return values
 
@@ -261,7 +263,7 @@ def _check_tensors(file: GgufFile, expected: Mapping[str, Shape]) -> None:
         if len(shape) == 1 and info.type != GgmlType.F32:
             raise ModelFileError(f"{file.path}: {name} is stored as {info.type.name}; vectors must be F32")
         if info.type == GgmlType.I32:
-            raise ModelFileError(f"{file.path}: {name} is stored as {info.type.name}, which no weight is")
+            raise ModelFileError(f"{file.path}: {name} is stored as {info.type.name}, which is not a type for weights")
 
 
 def _check_geometry(path: Path, config: Config) -> None:

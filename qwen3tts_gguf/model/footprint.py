@@ -34,9 +34,9 @@ def require_room(files: ModelFiles) -> None:
     needed, available = needed_bytes(files), available_bytes()
     if needed > _DOUBT * available:
         raise BackendError(
-            f"{files.talker.file.path}: speaking with this model takes about {needed / 1e9:.1f} GB of memory, and "
+            f"{files.talker.file.path}: this model needs about {needed / 1e9:.1f} GB of memory, and "
             f"{max(0, available) / 1e9:.1f} GB are free",
-            hint="take a model of a smaller `type` or size, or load it anyway without `check_memory`",
+            hint="use a model of a smaller `type` or size, or load this one anyway without `check_memory`",
         )
 
 
@@ -45,9 +45,9 @@ def require_room_for_text(files: ModelFiles, n_positions: int) -> None:
     needed, available = max(0, n_positions - _POSITIONS) * _position_bytes(files), available_bytes()
     if needed > _DOUBT * available:
         raise BackendError(
-            f"{files.talker.file.path}: a text of {n_positions} positions takes about {needed / 1e9:.1f} GB of memory, "
+            f"{files.talker.file.path}: a text of {n_positions} positions needs about {needed / 1e9:.1f} GB of memory, "
             f"and {max(0, available) / 1e9:.1f} GB are free",
-            hint="speak it in shorter pieces",
+            hint="split the text into shorter ones",
         )
 
 

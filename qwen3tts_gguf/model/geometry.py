@@ -63,7 +63,8 @@ def _code_predictor(c: CodePredictorConfig) -> Iterator[str]:
     if not 1 <= c.codebook_size <= CODEBOOK_SIZE:
         yield f"the code predictor has codebooks of {c.codebook_size}, not of up to {CODEBOOK_SIZE}"
     if not c.projected and c.hidden != c.talker_hidden:
-        yield f"the code predictor is {c.hidden} wide, the talker {c.talker_hidden}, and nothing projects between them"
+        widths = f"the code predictor is {c.hidden} wide and the talker {c.talker_hidden}"
+        yield f"{widths}, but there is no projection between them"
 
 
 def _attention(c: TalkerConfig | CodePredictorConfig, max_layers: int) -> Iterator[str]:
@@ -117,4 +118,4 @@ def _speaker_encoder(c: SpeakerEncoderConfig) -> Iterator[str]:
         or not all(k % 2 and k <= _MAX_KERNEL for k in c.kernels)
         or not all(1 <= dilation <= _MAX_DILATION for dilation in c.dilations)
     ):
-        yield "the speaker encoder's layers do not fit together"
+        yield "the speaker encoder's layers contradict each other"

@@ -33,7 +33,7 @@ class GroupReport:
     def verdict(self) -> str:
         """`SOUND`, `NOT_RECORDED`, or what is wrong."""
         if self.not_finite:
-            return f"holds NaN or infinity in {', '.join(self.not_finite[:3])}"
+            return f"contains NaN or infinity in {', '.join(self.not_finite[:3])}"
         if not self.recorded:
             return NOT_RECORDED
         return SOUND if self.sha256 == self.recorded else "changed since the conversion"
@@ -47,7 +47,7 @@ def require_finite(file: GgufFile, *names: str) -> None:
     """
     for name in names:
         if not is_finite(file.blocks(name), file.info(name).type):
-            raise ModelFileError(f"{file.path}: a damaged file: {name} holds NaN or infinity")
+            raise ModelFileError(f"{file.path}: the file is damaged: {name} contains NaN or infinity")
 
 
 def verify_tensors(file: GgufFile) -> list[GroupReport]:
@@ -77,5 +77,5 @@ def verify_tensors(file: GgufFile) -> list[GroupReport]:
 def _recorded(file: GgufFile) -> dict[str, str]:
     names, digests = file.strings(Key.GROUP_NAMES), file.strings(Key.GROUP_SHA256)
     if len(names) != len(digests) or len({*names}) != len(names):
-        raise ModelFileError(f"{file.path}: the keys {Key.GROUP_NAMES} and {Key.GROUP_SHA256} do not fit together")
+        raise ModelFileError(f"{file.path}: the keys {Key.GROUP_NAMES} and {Key.GROUP_SHA256} contradict each other")
     return dict(zip(names, digests, strict=True))

@@ -38,12 +38,12 @@ def check_for_llama_cpp(file: GgufFile, tensors: Collection[str], config: Talker
     """
     for key in (*dict(file.scalars()), *file.array_lengths()):
         if key.startswith(_READ_BY_LLAMA_CPP) and key not in _OF_A_TALKER:
-            raise ModelFileError(f"{file.path}: the key {key} is not one of a talker's")
+            raise ModelFileError(f"{file.path}: the key {key} does not belong in a talker file")
     for name in file.tensors:
         if name not in tensors:
-            raise ModelFileError(f"{file.path}: the tensor {name} is not one of a talker's")
+            raise ModelFileError(f"{file.path}: the tensor {name} does not belong in a talker file")
     if file.integer("general.alignment", _MIN_ALIGNMENT) < _MIN_ALIGNMENT:
-        raise ModelFileError(f"{file.path}: its tensors are aligned to less than {_MIN_ALIGNMENT} bytes")
+        raise ModelFileError(f"{file.path}: the alignment of its tensors is below {_MIN_ALIGNMENT} bytes")
     _check_rope(file, config)
     return _tokens(file)
 
@@ -51,7 +51,9 @@ def check_for_llama_cpp(file: GgufFile, tensors: Collection[str], config: Talker
 def _check_rope(file: GgufFile, config: TalkerConfig) -> None:
     value_length = file.integer(f"{TALKER_ARCHITECTURE}.attention.value_length", config.head_dim)
     if value_length != config.head_dim:
-        raise ModelFileError(f"{file.path}: values of {value_length} and keys of {config.head_dim} cannot be run")
+        raise ModelFileError(
+            f"{file.path}: keys of {config.head_dim} and values of {value_length} numbers are not supported"
+        )
     sections = file.integers(f"{TALKER_ARCHITECTURE}.rope.dimension_sections")
     if not 3 <= len(sections) <= 4 or min(sections) < 0 or sum(sections) != config.head_dim // 2:
         raise ModelFileError(f"{file.path}: rope sections {sections} do not fit heads of {config.head_dim}")
@@ -59,13 +61,13 @@ def _check_rope(file: GgufFile, config: TalkerConfig) -> None:
 
 def _tokens(file: GgufFile) -> list[str]:
     if file.text("tokenizer.ggml.model") != "gpt2" or file.text("tokenizer.ggml.pre", "qwen2") != "qwen2":
-        raise ModelFileError(f"{file.path}: its tokenizer is not a Qwen2 one")
+        raise ModelFileError(f"{file.path}: its tokenizer is not Qwen2's")
     tokens = file.strings("tokenizer.ggml.tokens")
     lengths = file.array_lengths()
     if lengths.get("tokenizer.ggml.token_type") != len(tokens) or not lengths.get("tokenizer.ggml.merges"):
         raise ModelFileError(f"{file.path}: its tokenizer is incomplete")
     if len({*tokens}) != len(tokens) or "" in tokens:
-        raise ModelFileError(f"{file.path}: its vocabulary has a token twice, or an empty one")
+        raise ModelFileError(f"{file.path}: its vocabulary has an empty token, or one that occurs twice")
     if "\0" in "".join(tokens):  # where llama.cpp takes a token to end, and so may have it twice
         raise ModelFileError(f"{file.path}: its vocabulary has a token with a NUL in it")
     return tokens

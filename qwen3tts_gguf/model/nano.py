@@ -14,6 +14,9 @@ from ..errors import ModelFileError, Note
 __all__ = ["DOMAIN", "NAME", "folder", "resolved", "word_notes"]
 
 NAME = "nano"
+PASSAGE_LETTERS = 60
+"""It learned single sentences. Of eight texts each, spoken in one go against sentence by sentence: two sentences of 64
+letters together take 1.14 of the time, four of 132 letters 0.76, because words are left out."""
 """What stands for it where a path is asked for."""
 DOMAIN = "English numbers, times, dates and short commands, some two hundred words"
 
@@ -26,7 +29,7 @@ def folder() -> Path:
     for place in _PLACES:
         if any(place.glob("*.gguf")):
             return place
-    raise ModelFileError(f"this installation came without the model {NAME!r}")
+    raise ModelFileError(f"this installation does not contain the model {NAME!r}")
 
 
 def word_notes(text: str) -> tuple[Note, ...]:
@@ -37,7 +40,9 @@ def word_notes(text: str) -> tuple[Note, ...]:
         return ()
     more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
     named = ", ".join(unknown[:_MOST_NAMED])
-    return (Note(f"nano does not know: {named}{more}", f"it speaks {DOMAIN}; a converted model speaks any text"),)
+    return (
+        Note(f"nano does not know: {named}{more}", f"nano only speaks {DOMAIN}; a converted model speaks any text"),
+    )
 
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")

@@ -53,4 +53,4 @@ def _cast(name: str, default: object, value: object) -> object:
         return value
     if isinstance(default, float) and type(value) is int and abs(value) < 1 << 31:
         return float(value)
-    raise ValueError(f"{name} is {value!r}, not of the kind {type(default).__name__}")
+    raise ValueError(f"{name} is {value!r}, which is not of type {type(default).__name__}")

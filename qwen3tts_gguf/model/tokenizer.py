@@ -39,7 +39,9 @@ class Tokenizer:
                 raise
             raise ModelFileError(f"{file.path}: its tokenizer cannot be built ({error})") from None
         if missing := _BYTES.difference(vocabulary):
-            raise ModelFileError(f"{file.path}: its vocabulary cannot spell all text: {len(missing)} bytes are missing")
+            raise ModelFileError(
+                f"{file.path}: its vocabulary lacks {len(missing)} of the 256 bytes, so it cannot encode every text"
+            )
         self._split = pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated", invert=False)
         self._tokenizer = tokenizers.Tokenizer(bpe)
         self._tokenizer.normalizer = normalizers.NFC()
@@ -52,7 +54,7 @@ class Tokenizer:
         try:
             text.encode("utf-8")  # the library's own error is a TypeError that does not say why
         except UnicodeEncodeError:
-            raise TextError("the text holds unpaired surrogates: it is not valid Unicode") from None
+            raise TextError("the text is not valid Unicode: it has unpaired surrogates") from None
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def pieces(self, text: str) -> list[str]:

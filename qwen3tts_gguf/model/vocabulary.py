@@ -107,7 +107,7 @@ class Vocabulary:
         """Codes the talker may say are 0 to here."""
         no_codes = {*range(self.n_codes, CODEC_VOCABULARY), *control} - {self.codec.eos}
         if self.n_codes < 1 or {*self.suppressed} != no_codes:
-            raise ModelFileError(f"{file.path}: it suppresses other tokens than those that are no codes")
+            raise ModelFileError(f"{file.path}: its list of suppressed tokens is not the one this runtime supports")
 
     def spoken_languages(self) -> list[str]:
         """What `language_id` accepts by name, "auto" first."""
@@ -136,7 +136,7 @@ def _find(file: GgufFile, ids: dict[str, int], token: str) -> int:
 def _table(file: GgufFile, names_key: str, ids_key: str) -> dict[str, int]:
     names, ids = file.strings(names_key), file.integers(ids_key)
     if len(names) != len(ids) or not all(0 <= i < CODEC_VOCABULARY for i in ids):
-        raise ModelFileError(f"{file.path}: the keys {names_key} and {ids_key} do not fit together")
+        raise ModelFileError(f"{file.path}: the keys {names_key} and {ids_key} contradict each other")
     return dict(zip(names, ids, strict=True))
 
 
@@ -148,5 +148,7 @@ def _speakers(file: GgufFile, codec: dict[str, int], languages: dict[str, int]) 
     ids = _table(file, Key.SPEAKER_NAMES, Key.SPEAKER_IDS) or _named(codec, "<|spk_")
     dialects = file.strings(Key.SPEAKER_DIALECTS) or [""] * len(ids)
     if len(dialects) != len(ids) or not {*dialects} <= {"", *languages}:
-        raise ModelFileError(f"{file.path}: the key {Key.SPEAKER_DIALECTS} does not fit {Key.SPEAKER_NAMES}")
+        raise ModelFileError(
+            f"{file.path}: the keys {Key.SPEAKER_DIALECTS} and {Key.SPEAKER_NAMES} contradict each other"
+        )
     return {name: Speaker(i, dialect) for (name, i), dialect in zip(ids.items(), dialects, strict=True)}

@@ -106,7 +106,7 @@ class CodecEncoder:
         if samples.ndim != 1 or not len(samples):
             raise AudioError(f"the reference must be one channel of at least one sample, not {list(samples.shape)}")
         if len(samples) > MAX_SECONDS * SAMPLE_RATE_HZ:
-            raise AudioError(f"at most {MAX_SECONDS / 60:.0f} minutes are encoded at a time: cut the clip")
+            raise AudioError(f"at most {MAX_SECONDS / 60:.0f} minutes can be encoded at once: shorten the clip")
         if problem := sample_problem(samples):
             raise AudioError(f"the clip {problem}")
         seanet = self._seanet(samples)

@@ -17,7 +17,9 @@ __all__ = ["check_codes", "read_codes"]
 def check_codes(codes: NDArray[Any], codebook_size: int) -> NDArray[np.int32]:
     """codes [frames, 16] within the codebooks, as int32. Raises CodesError."""
     if codes.ndim != 2 or codes.shape[1] != N_CODEBOOKS or not np.issubdtype(codes.dtype, np.integer):
-        raise CodesError(f"codes must be whole numbers [frames, {N_CODEBOOKS}], not {codes.dtype} {list(codes.shape)}")
+        raise CodesError(
+            f"codes must be integers of shape [frames, {N_CODEBOOKS}], not {codes.dtype} {list(codes.shape)}"
+        )
     if codes.size and not (0 <= codes.min() and codes.max() < codebook_size):
         raise CodesError(f"codes must lie in 0..{codebook_size - 1}, found {codes.min()}..{codes.max()}")
     return codes.astype(np.int32)

@@ -205,7 +205,7 @@ def table_rows(file: GgufFile, name: str, rows: NDArray[np.integer]) -> NDArray[
     blocks = file.blocks(name).reshape(-1, info.type.row_bytes(info.shape[-1]))
     values = dequantize_rows(blocks[rows], info.type)
     if not np.isfinite(values).all():
-        raise ModelFileError(f"{file.path}: a damaged file: {name} holds NaN or infinity")
+        raise ModelFileError(f"{file.path}: the file is damaged: {name} contains NaN or infinity")
     return values
 
 
@@ -214,7 +214,7 @@ def require_numbers(values: NDArray[np.float32], file: GgufFile, net: str) -> No
     if not np.isfinite(values).all():
         raise ModelFileError(
             f"{file.path}: the {net} computes NaN or infinity",
-            hint="weights are damaged: verify the file, or convert it again",
+            hint="the weights are damaged: verify the file, or convert the checkpoint again",
         )
 
 

@@ -96,7 +96,7 @@ class SpeakerEncoder:
         """Every stage's output by its name in this file's docstring, the blocks' as block1 to block3."""
         if len(mel) < self.min_frames:
             shortest = self.min_frames * HOP / SAMPLE_RATE_HZ
-            raise AudioError(f"the reference is too short to hear a voice in: it needs at least {shortest:.2f} s")
+            raise AudioError(f"the reference clip is too short: it needs at least {shortest:.2f} s")
         g = Graph(self._backend, max_nodes=1024)
         lookups = _WindowRows(g, len(mel))
         x = g.input(*mel.shape)

@@ -133,7 +133,7 @@ class Talker:
     def open(self) -> TalkerSequence:
         """A new sequence, which takes memory as it grows, until it is closed. Raises BackendError."""
         if self._n_open == MAX_STREAMS:
-            raise BackendError(f"{MAX_STREAMS} speeches are open at once, more than llama.cpp allows")
+            raise BackendError(f"{MAX_STREAMS} utterances are open at once, which is more than llama.cpp allows")
         self._n_open += 1
         return TalkerSequence(self)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from contextlib import suppress
 
 import llama_cpp
 import numpy as np
@@ -21,7 +20,7 @@ from ..ggml.types import GgmlType
 from ..model.schema import CODEC_VOCABULARY, TalkerConfig
 from .talker_model import LoadedModel
 
-__all__ = ["CELL_STEP", "MAX_STREAMS", "Context", "copy_sequence", "return_freed_memory", "room_for_copies"]
+__all__ = ["CELL_STEP", "MAX_STREAMS", "Context", "copy_sequence", "room_for_copies"]
 
 CELL_STEP = 256
 """llama.cpp rounds the cells of a stream up to a multiple of this, and the keys it looks at."""
@@ -127,13 +126,6 @@ class Context:
             self.close()
 
 
-def return_freed_memory() -> None:
-    """Hand what closed contexts have freed back to the system, where the C library (glibc) keeps it: buffers of up to
-    32 MB, which is half of a burst's memory for small models."""
-    with suppress(AttributeError, OSError, TypeError):  # another C library; TypeError from ctypes.CDLL(None) on Windows
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def copy_sequence(
     source: Context, stream: int, target: Context, target_stream: int, n_positions: int, room: NDArray[np.uint32]
 ) -> None:
@@ -151,7 +143,7 @@ def copy_sequence(
     saved = llama_cpp.llama_state_seq_get_data(source._pointer, ctypes.cast(address, pointer), size, stream)
     magic, sequence, *counts = words[: 3 + stream + 1].tolist()
     if saved != size or counts != [source.n_streams, *[0] * stream, n_positions]:
-        raise BackendError("this version of llama.cpp saves keys and values in a form that is not known")
+        raise BackendError("this version of llama.cpp saves keys and values in an unknown format")
     words[stream : stream + 3] = magic, sequence, target.n_streams
     n_streams_after = source.n_streams - 1 - stream
     words[size // _WORD - n_streams_after :] = 0

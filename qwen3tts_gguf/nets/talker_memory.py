@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError
-from .talker_context import CELL_STEP, Context, copy_sequence, return_freed_memory, room_for_copies
+from ..freed_memory import return_freed_memory
+from .talker_context import CELL_STEP, Context, copy_sequence, room_for_copies
 
 __all__ = ["Slot", "TalkerMemory"]
 
@@ -117,9 +118,7 @@ class TalkerMemory:
         """For so many more positions. Raises BackendError, at the latest where the model's context ends."""
         needed = slot.n_positions + n_positions
         if needed > self._context_length:
-            raise BackendError(
-                f"the speech is too long for this model, whose context has {self._context_length} positions"
-            )
+            raise BackendError(f"the speech is longer than this model's context of {self._context_length} positions")
         if needed > slot.context.n_cells:
             self._move(slot, self._place(self._size(needed + _AHEAD), slot.prefix))
 

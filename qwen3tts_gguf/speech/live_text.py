@@ -64,10 +64,10 @@ class LiveText:
         Raises TextError for what is no string, UsageError after `finish`.
         """
         if not isinstance(piece, str):
-            raise TextError(f"a text arrives in strings, not in {type(piece).__name__}")
+            raise TextError(f"pieces of text must be strings, not {type(piece).__name__}")
         with self._changed:
             if self._is_finished:
-                raise UsageError("the text was finished before", hint="make a new `LiveText` for another speech")
+                raise UsageError("the text is already finished", hint="make a new `LiveText` for another speech")
             self._pieces.append(piece)
             if self._receiver is None:
                 return True
@@ -98,7 +98,7 @@ class LiveText:
         """Pass on what was fed and what will be. Raises UsageError the second time."""
         with self._changed:
             if self._receiver is not None:
-                raise UsageError("this text is spoken already", hint="make a new `LiveText` for another speech")
+                raise UsageError("this text is already being spoken", hint="make a new `LiveText` for another speech")
             self._receiver = receiver
             for piece in self._pieces:
                 receiver.receive(piece)

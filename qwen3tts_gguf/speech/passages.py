@@ -51,14 +51,17 @@ def n_letters(text: str) -> int:
     return len(text) + (_WIDE_LETTERS - 1) * n_wide
 
 
-def split_text(text: str, split: Split = "auto", *, language: str | None = None) -> list[PassageText]:
+def split_text(
+    text: str, split: Split = "auto", *, language: str | None = None, most: int = MOST_LETTERS
+) -> list[PassageText]:
     """A whole text as passages; at least one, and exactly one, the text itself, if it fits into a passage.
 
-    language: as in `SpeechOptions`; None: by its script. Raises TextError for invalid Unicode, OptionError.
+    language: as in `SpeechOptions`; None: by its script. most: letters of a passage. Raises TextError for invalid
+    Unicode, OptionError.
     """
     text = clean_text(text)
-    splitter = Splitter(split, language=language)
-    if split == "none" or (split == "auto" and not _is_long(text)):
+    splitter = Splitter(split, language=language, most=most)
+    if split == "none" or (split == "auto" and not _is_long(text, most)):
         return [PassageText(text, "paragraph")]
     return [*splitter.feed(text), *splitter.end()] or [PassageText(text, "paragraph")]
 
@@ -71,10 +74,10 @@ class Splitter:
     split at another place.
     """
 
-    def __init__(self, split: Split = "auto", *, language: str | None = None) -> None:
+    def __init__(self, split: Split = "auto", *, language: str | None = None, most: int = MOST_LETTERS) -> None:
         if split not in get_args(Split):
             raise OptionError(f"`split` must be one of {', '.join(get_args(Split))}, not {split!r}")
-        self._split = split
+        self._split, self._most = split, most
         self._language = _iso_code(language)
         self._rest = ""  # arrived, and not known to be complete
         self._held: list[str] = []  # sentences of a passage that may take more
@@ -102,12 +105,12 @@ class Splitter:
             return
         text, begun = _without_begun_word(text[start:])
         if units := self._units(text):
-            n_ready = _n_ready(units)
+            n_ready = _n_ready(units, self._most)
             self._rest = "".join(units[n_ready:]) + begun
             for unit in units[:n_ready]:
                 yield unit, "sentence"
-            while self._split in ("auto", "sentence") and len(self._rest) > 2 * MOST_LETTERS:
-                head, self._rest = _cut(self._rest)
+            while self._split in ("auto", "sentence") and len(self._rest) > 2 * self._most:
+                head, self._rest = _cut(self._rest, self._most)
                 yield head, "clause"
         else:
             self._rest = begun
@@ -125,7 +128,7 @@ class Splitter:
             return [paragraph]
         if self._split == "line":
             return paragraph.splitlines(keepends=True)
-        return _sentences(paragraph, self._language or _by_script(paragraph))
+        return _sentences(paragraph, self._language or _by_script(paragraph), self._most)
 
     # -- packing -------------------------------------------------------------------------------------------------------
 
@@ -143,10 +146,10 @@ class Splitter:
                 yield from self._emit(boundary)
 
     def _add(self, sentence: str, boundary: Boundary) -> Iterator[PassageText]:
-        if self._held and _is_long("".join([*self._held, sentence])):
+        if self._held and _is_long("".join([*self._held, sentence]), self._most):
             yield from self._emit("sentence")
-        while _is_long(sentence):
-            head, sentence = _cut(sentence)
+        while _is_long(sentence, self._most):
+            head, sentence = _cut(sentence, self._most)
             self._held.append(head)
             yield from self._emit("clause")
         self._held.append(sentence)
@@ -179,12 +182,12 @@ _QUOTATION_GOES_ON = re.compile(r"[」』]\s*$")
 _HIRAGANA = re.compile(r"[\u3041-\u309f]")
 
 
-def _sentences(paragraph: str, language: str) -> list[str]:
+def _sentences(paragraph: str, language: str, most: int) -> list[str]:
     """A paragraph's sentences, with the spaces after them: joined, they are the paragraph."""
     mended: list[str] = []
     n_open = 0
     for sentence in _segments(paragraph, language):
-        is_open = mended and not _is_long(mended[-1]) and (n_open > 0 or _go_together(mended[-1], sentence))
+        is_open = mended and not _is_long(mended[-1], most) and (n_open > 0 or _go_together(mended[-1], sentence))
         if is_open:
             mended[-1] += sentence
         else:
@@ -215,9 +218,9 @@ def _go_together(before: str, after: str) -> bool:
     return bool(_QUOTATION_GOES_ON.search(before[-_TITLE_LETTERS:]) and _HIRAGANA.match(after))  # 「はい。」と言った
 
 
-def _is_long(text: str) -> bool:
+def _is_long(text: str, most: int) -> bool:
     """Whether it is longer than a passage."""
-    return n_letters(text[: MOST_LETTERS + 1]) > MOST_LETTERS
+    return n_letters(text[: most + 1]) > most
 
 
 def _without_begun_word(text: str) -> tuple[str, str]:
@@ -228,12 +231,12 @@ def _without_begun_word(text: str) -> tuple[str, str]:
     return text[:end], text[end:]
 
 
-def _n_ready(units: list[str]) -> int:
+def _n_ready(units: list[str], most: int) -> int:
     """How many of the sentences of a text that goes on are sure: not the last, nor those from an open quotation on,
     unless that is longer than a passage."""
     quoting = next((i for i, unit in enumerate(units) if _is_quoting(unit)), len(units))
     n = min(quoting, len(units) - 1)
-    return len(units) - 1 if _is_long("".join(units[n:])) else n
+    return len(units) - 1 if _is_long("".join(units[n:]), most) else n
 
 
 def _is_quoting(text: str) -> bool:
@@ -264,10 +267,10 @@ _SPACE = re.compile(r"\s+")
 _LEAST_SHARE = 0.4  # of a passage, so that what is cut off is not a scrap
 
 
-def _cut(text: str) -> tuple[str, str]:
+def _cut(text: str, most_letters: int) -> tuple[str, str]:
     """A text longer than a passage: its beginning, which fits into one, and the rest."""
     most, n = 0, 0
-    while n <= MOST_LETTERS:
+    while n <= most_letters:
         n += n_letters(text[most])
         most += 1
     most -= 1

@@ -161,7 +161,9 @@ class PromptBuilder:
         """Before they become rows of thousands of bytes each. What then is left for frames, the caller judges."""
         n_most = self._talker.config.context_length
         if n_tokens > n_most:
-            raise TextError(f"the text is too long for this model: {n_tokens} tokens, its context holds {n_most}")
+            raise TextError(
+                f"the text is too long for this model: {n_tokens} tokens, but its context has room for {n_most}"
+            )
 
     def _tags(self, language: int | None, speaker: NDArray[np.float32] | None) -> Rows:
         c = self._vocabulary.codec

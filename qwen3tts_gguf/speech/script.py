@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import OptionError
 from ..model.schema import SAMPLE_RATE_HZ
-from .passages import Boundary, PassageText, Split, Splitter, split_text
+from .passages import MOST_LETTERS, Boundary, PassageText, Split, Splitter, split_text
 
 __all__ = ["PAUSES", "Line", "passage_seed", "pauses_in_samples", "script"]
 
@@ -32,15 +32,23 @@ class Line:
 
 
 def script(
-    text: str | Iterable[str], split: Split, language: str | None, seed: int, *, shares_seed: bool
+    text: str | Iterable[str],
+    split: Split,
+    language: str | None,
+    seed: int,
+    *,
+    shares_seed: bool,
+    most: int = MOST_LETTERS,
 ) -> Iterator[Line]:
     """The passages of a whole text, which is split at once, or of one that still arrives, as it does.
 
     A text that fits into one passage has the seed itself. Otherwise each passage has one of its own, or all have the
-    same if `shares_seed`. Raises TextError, OptionError.
+    same if `shares_seed`. most: letters of a passage. Raises TextError, OptionError.
     """
     passages = (
-        _whole(text, split, language) if isinstance(text, str) else _arriving(text, Splitter(split, language=language))
+        _whole(text, split, language, most)
+        if isinstance(text, str)
+        else _arriving(text, Splitter(split, language=language, most=most))
     )
     return _lines(passages, seed, shares_seed)
 
@@ -53,9 +61,9 @@ def _lines(passages: Iterable[tuple[PassageText, bool]], seed: int, shares_seed:
         yield Line(index, passage.text, passage.boundary, own_seed, is_all)
 
 
-def _whole(text: str, split: Split, language: str | None) -> list[tuple[PassageText, bool]]:
+def _whole(text: str, split: Split, language: str | None, most: int) -> list[tuple[PassageText, bool]]:
     """Each passage with whether it is all of the text."""
-    passages = split_text(text, split, language=language)
+    passages = split_text(text, split, language=language, most=most)
     return [(passage, len(passages) == 1) for passage in passages]
 
 

@@ -43,7 +43,7 @@ def clean_text(text: str) -> str:
 def with_plain_spaces(text: str) -> str:
     """The same for a part of a text: what stands at its ends stays. Raises TextError."""
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise TextError("the text holds unpaired surrogates: it is not valid Unicode")
+        raise TextError("the text is not valid Unicode: it has unpaired surrogates")
     return text.translate(_TABLE)
 
 
@@ -56,10 +56,10 @@ def prepare_text(text: str) -> tuple[str, tuple[Note, ...]]:
     kinds = {unicodedata.category(letter)[0] for letter in text}
     if not kinds & {"L", "N"}:
         if "S" not in kinds:
-            raise TextError("there is nothing to pronounce in the text: no letter, digit or symbol")
-        notes.append(Note("there is no letter or digit in the text: how symbols and emoji sound is up to the model"))
+            raise TextError("there is nothing to pronounce in the text: it has no letter, digit or symbol")
+        notes.append(Note("the text has no letter or digit: the model decides how to pronounce symbols and emoji"))
     if _SSML.search(text):
-        notes.append(Note("the text holds SSML, which is spoken like any other text", "take the tags out"))
+        notes.append(Note("the text contains SSML, which is spoken like any other text", "remove the tags"))
     return text, tuple(notes)
 
 

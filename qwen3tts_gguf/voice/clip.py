@@ -102,12 +102,16 @@ def level_notes(samples: NDArray[np.float32], rate_hz: int) -> tuple[Note, ...]:
     notes = []
     loud = np.abs(samples)
     if (seconds := len(samples) / rate_hz) < _SHORT_SECONDS:
-        notes.append(Note(f"the reference lasts {seconds:.1f} s, too short to tell a voice by", _GOOD_LENGTH))
+        notes.append(Note(f"the reference clip has only {seconds:.1f} s, which is short for a voice", _GOOD_LENGTH))
     if (clipped := float((loud >= _FULL_SCALE).mean())) > _CLIPPED_SHARE:
         message = f"{clipped:.1%} of the reference's samples are at full scale: it is clipped, and the voice sounds so"
         notes.append(Note(message, "record it at a lower level"))
     if abs(offset := float(samples.mean())) > _OFFSET:
-        notes.append(Note(f"the reference has an offset of {offset:+.2f}", "a clip without an offset sounds closer"))
+        notes.append(
+            Note(
+                f"the reference has an offset of {offset:+.2f}", "with a clip without an offset the voice comes closer"
+            )
+        )
     if 0 < (peak := float(loud.max(initial=0.0))) < _QUIET:
         message = f"the reference is quiet: it peaks at {20 * np.log10(peak):.0f} dB of full scale"
         notes.append(Note(message, "record or save it at a higher level"))
@@ -119,7 +123,7 @@ def rate_notes(rate_hz: int) -> tuple[Note, ...]:
     if rate_hz >= _MIN_RATE_HZ:
         return ()
     message = f"the reference has {rate_hz} samples a second, and so no sound above {rate_hz / 2000:g} kHz"
-    return (Note(message, "a clip of 16 kHz or more sounds closer"),)
+    return (Note(message, "with a clip of 16 kHz or more the voice comes closer"),)
 
 
 # -- transcript --------------------------------------------------------------------------------------------------------
@@ -143,8 +147,9 @@ def fit_notes(seconds: float, transcript: str) -> tuple[Note, ...]:
     n_letters = sum(letter.isalnum() for letter in transcript)
     return (
         Note(
-            f"a transcript of {n_letters} letters does not fit a clip of {seconds:.1f} s; the speech may degenerate",
-            "it must say exactly what the clip says; or clone by the speaker vector alone (`Voice.without_codes`)",
+            f"a transcript of {n_letters} letters does not fit a clip of {seconds:.1f} s; "
+            "the speech may become unintelligible",
+            "give exactly the words of the clip, or clone with the speaker vector only (`Voice.without_codes`)",
         ),
     )
 

@@ -22,7 +22,7 @@ from ..speech.text import clean_text
 from .encoder import codec_fingerprint, speaker_fingerprint
 from .voice import Voice
 
-__all__ = ["BASE", "CUSTOM_VOICE", "VOICE_DESIGN", "Compatibility", "ResolvedVoice"]
+__all__ = ["BASE", "CUSTOM_VOICE", "VOICE_DESIGN", "Compatibility", "ResolvedVoice", "guessed_kind"]
 
 BASE, CUSTOM_VOICE, VOICE_DESIGN = MODEL_TYPES
 
@@ -61,7 +61,7 @@ class Compatibility:
         self._hidden = files.talker.config.hidden
         self.codec = codec_fingerprint(files.mmproj)
         self._speaker_encoder = speaker_fingerprint(files.mmproj)
-        self.kind = files.talker.model_type or _guessed_kind(files, vocabulary)
+        self.kind = files.talker.model_type or guessed_kind(files, vocabulary)
         size = files.talker.model_size or (_SMALL if self._hidden <= _SMALL_HIDDEN else "")
         self.follows_instructions = self.kind == VOICE_DESIGN or (self.kind == CUSTOM_VOICE and size != _SMALL)
 
@@ -86,8 +86,8 @@ class Compatibility:
         speaker, codes = self._fitting_speaker(voice), self._fitting_codes(voice)
         if voice.is_clone and speaker is None and codes is None:
             raise OptionError(
-                f"this voice was made with another model ({self._misfit(voice)})",
-                hint="make it again from its clip with this model",
+                f"this voice was made with another model: {self._misfit(voice)}",
+                hint="make the voice again from its clip, with this model",
             )
         transcript = voice.transcript if codes is not None else None
         notes = self._left_out(voice, speaker, codes)
@@ -126,24 +126,32 @@ class Compatibility:
     ) -> tuple[Note, ...]:
         hint = "make the voice again from its clip with this model"
         if voice.speaker is not None and speaker is None:
-            return (Note("the voice's speaker vector is of another model and is left out; its codes are used", hint),)
+            return (
+                Note(
+                    "the voice's speaker vector was made with another model and is not used; its codes are used", hint
+                ),
+            )
         if voice.codes is not None and codes is None:
-            return (Note("the voice's codes are of another codec and are left out; its speaker vector is used", hint),)
+            return (
+                Note(
+                    "the voice's codes were made with another codec and are not used; its speaker vector is used", hint
+                ),
+            )
         return ()
 
     def _misfit(self, voice: Voice) -> str:
         if voice.speaker is None:
-            return "its codes are of another codec"
+            return "its codes were made with another codec"
         if voice.speaker.size != self._hidden:
             return f"its speaker vector has {voice.speaker.size} values, this model takes {self._hidden}"
-        return "its speaker vector is of another speaker encoder"
+        return "its speaker vector was made with another speaker encoder"
 
     def _refusal(self, what: str) -> OptionError:
         can = _CAN[self.kind].format(speakers=", ".join(self._vocabulary.speakers))
         return OptionError(f"this model ({self.kind}) {what}", hint=can)
 
 
-def _guessed_kind(files: ModelFiles, vocabulary: Vocabulary) -> str:
+def guessed_kind(files: ModelFiles, vocabulary: Vocabulary) -> str:
     """For files of llama.cpp's converter, which do not say."""
     if vocabulary.speakers:
         return CUSTOM_VOICE

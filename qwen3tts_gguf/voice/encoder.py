@@ -92,9 +92,9 @@ class VoiceEncoder:
         """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises OptionError without a codec encoder."""
         if self._model.encoder is None:
             raise OptionError(
-                f"{self._model.file.path.name} has no codec encoder: llama.cpp's converter leaves it out",
-                hint="convert the checkpoint with qwen3tts convert, or clone without a transcript "
-                "(`Voice.without_codes`), which needs none",
+                f"{self._model.file.path.name} has no codec encoder, because llama.cpp's converter leaves it out",
+                hint="convert the checkpoint with qwen3tts convert, or clone with the speaker vector only "
+                "(`Voice.without_codes`)",
             )
         return self._computed(self._encode_codes, samples)
 

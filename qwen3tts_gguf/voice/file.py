@@ -32,7 +32,7 @@ def write_voice_file(path: Path, fields: Mapping[str, Any]) -> None:
     arrays = {name: fields[name] for name in _ARRAYS if fields[name] is not None}
     texts = {name: fields[name] for name in (*_TEXTS, *_NUMBERS) if fields[name]}
     if problem := _problem(arrays, texts):
-        raise VoiceError(f"{path}: this voice cannot be kept: {problem}")
+        raise VoiceError(f"{path}: this voice cannot be saved: {problem}")
     if not arrays:  # safetensors wants a tensor, and a preset or a description has none
         arrays = {"nothing": np.zeros(1, np.float32)}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # safetensors ignores strides
@@ -51,7 +51,7 @@ def read_voice_file(path: Path) -> dict[str, Any]:
         raise VoiceError(f"{path}: not a voice file")
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise VoiceError(f"{path}: too large for a voice")
+            raise VoiceError(f"{path}: too large for a voice file")
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
@@ -63,14 +63,14 @@ def read_voice_file(path: Path) -> dict[str, Any]:
     except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise VoiceError(f"{path}: not a voice file, or a damaged one ({type(error).__name__})") from None
     if problem := _problem(arrays, texts):
-        raise VoiceError(f"{path}: a damaged voice: {problem}")
+        raise VoiceError(f"{path}: the voice file is damaged: {problem}")
     return {**arrays, **texts}
 
 
 def _problem(arrays: dict[str, NDArray[Any]], texts: Any) -> str | None:
     """What keeps these from being a voice."""
     if not isinstance(texts, dict) or not all(_is_known(name, value) for name, value in texts.items()):
-        return "its texts are not texts"
+        return "it has a text of the wrong type, or one of an unknown name"
     speaker, codes = arrays.get("speaker"), arrays.get("codes")
     if speaker is not None and not (
         speaker.dtype == np.float32
@@ -78,7 +78,7 @@ def _problem(arrays: dict[str, NDArray[Any]], texts: Any) -> str | None:
         and 0 < speaker.size <= _MAX_VECTOR
         and (np.abs(speaker) <= _MAX_VALUE).all()
     ):
-        return "its speaker vector is not one"
+        return "its speaker vector has the wrong type, shape or values"
     if codes is not None and not (
         codes.dtype == np.int32
         and codes.ndim == 2
@@ -86,9 +86,9 @@ def _problem(arrays: dict[str, NDArray[Any]], texts: Any) -> str | None:
         and 0 < len(codes) <= _MAX_FRAMES
         and codes.min() >= 0
     ):
-        return f"its codes are not codes, or more than {_MAX_FRAMES} frames"
+        return f"its codes have the wrong type, shape or values, or more than {_MAX_FRAMES} frames"
     if (codes is None) != ("transcript" not in texts):
-        return "codes and transcript belong together"
+        return "it has codes without a transcript, or a transcript without codes"
     return None
 
 

@@ -33,8 +33,8 @@ class VoiceStore:
         """Raises VoiceError for what cannot be a name."""
         if not _is_name(name):
             raise VoiceError(
-                f"{name!r} cannot be a voice's name",
-                hint=f"take letters, digits, spaces, . - and _, at most 64, and not {NO_VOICE}",
+                f"{name!r} cannot be the name of a voice",
+                hint=f"use at most 64 letters, digits, spaces, dots, dashes and underscores, and not {NO_VOICE!r}",
             )
         return self.folder / f"{name}{SUFFIX}"
 
@@ -59,7 +59,8 @@ class VoiceStore:
         path = self.path(name)
         if path.exists() and not overwrite:
             raise VoiceError(
-                f"there is a voice named {name!r} already", hint="take another name, delete it first, or `overwrite` it"
+                f"a voice named {name!r} exists already",
+                hint="choose another name, delete that voice first, or replace it with `overwrite`",
             )
         return path
 
@@ -90,14 +91,14 @@ def mix(voices: list[Voice], weights: list[float]) -> Voice:
     ones, and pocketsphinx mishears 7.4 % and 8.0 % of the words. So it stays the plain mean.
     """
     if len(voices) != len(weights) or len(voices) < 2:
-        raise VoiceError("mixing takes two voices or more, and a weight for each")
+        raise VoiceError("mixing needs two or more voices and a weight for each")
     vectors = [voice.speaker for voice in voices if voice.speaker is not None]
     if len(vectors) != len(voices):
         raise VoiceError("only voices with a speaker vector can be mixed")
     if len({(vector.size, voice.speaker_encoder) for vector, voice in zip(vectors, voices, strict=True)}) != 1:
-        raise VoiceError("these voices are of different models: their speaker vectors cannot be mixed")
+        raise VoiceError("these voices were made with different models: their speaker vectors cannot be mixed")
     total = sum(weights)
     if min(weights) < 0 or not 0 < total < float("inf"):
-        raise VoiceError("weights must be numbers, not negative, and not all zero")
+        raise VoiceError("weights must be numbers of 0 or more, not all of them 0")
     mixed = sum(weight / total * vector for weight, vector in zip(weights, vectors, strict=True))
     return Voice(speaker=np.asarray(mixed, np.float32), speaker_encoder=voices[0].speaker_encoder)

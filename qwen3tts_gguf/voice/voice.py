@@ -86,7 +86,7 @@ class Voice:
         """
         if isinstance(audio, np.ndarray):
             if rate_hz is None:
-                raise OptionError("samples need their sample rate", hint="pass `rate_hz`")
+                raise OptionError("samples need a sample rate", hint="pass `rate_hz`")
             samples, notes = resample(audio.astype(np.float32), rate_hz), rate_notes(rate_hz)
             sha256 = hashlib.sha256(audio.tobytes()).hexdigest()
         else:
@@ -125,7 +125,7 @@ class Voice:
     def save(self, path: str | Path) -> None:
         """Write the voice to a small file. Raises VoiceError."""
         if self.shipped_name is not None:
-            raise VoiceError(f"{path}: a shipped voice cannot be saved", hint="speak with it by its name")
+            raise VoiceError(f"{path}: a shipped voice cannot be saved", hint="use it by its name")
         write_voice_file(Path(path), vars(self))
 
     @classmethod
