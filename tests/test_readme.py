@@ -1,7 +1,8 @@
 """What README.md and the pages in docs/ show is run, on tiny files: every `qwen3tts` command, and the Python.
 
 A block of shell lines runs in a folder of its own, where `models/` holds nano and the one Base model that the pages
-call by its released name, `ref.wav` and `other.wav` are clips, `story.txt` is a text, `lines.csv` a table, and the voices "anna" and "ben"
+call by its released name, `ref.wav` and `other.wav` are clips, `story.txt` is a text, `lines.csv` a table,
+and the voices "anna" and "ben"
 are saved. PLACES maps what else the pages name; NOT_RUN lists what is not run, and why. Blocks of another language
 than sh and python are for other systems, and are not run.
 """

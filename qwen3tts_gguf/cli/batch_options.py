@@ -78,8 +78,8 @@ class DataSet:
     on_error: Annotated[
         OnError,
         value(
-            "NAME", _DATA_SET, "What becomes of a failed row: it is kept with its error and no audio, or dropped, or the "
-            "work stops there.",
+            "NAME", _DATA_SET, "What becomes of a failed row: it is kept with its error and no audio, or dropped, or "
+            "the work stops there.",
         ),
     ] = OnError.KEEP  # fmt: skip
 
@@ -100,9 +100,7 @@ class RunOptions:
     status: Annotated[
         str | None, value("FOLDER", _RUN, "Print how far the batch in that folder is; needs no table.")
     ] = None
-    plot: Annotated[Path | None, value("FILE", _RUN, "With --status: a picture of the durations, .png or .svg.")] = (
-        None
-    )
+    plot: Annotated[Path | None, value("FILE", _RUN, "With --status: a picture of the durations, .png or .svg.")] = None
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,18 @@ def batch(
     language: LanguageOption = None,
     voices: VoicesOption = None,
     data_set: DataSet = DataSet(),
-    seed: Annotated[int, value("N", SAMPLING, "Seed of the batch; a row's seed comes from it and the row's id.", min=0)] = 0,
+    seed: Annotated[
+        int, value("N", SAMPLING, "Seed of the batch; a row's seed comes from it and the row's id.", min=0)
+    ] = 0,
     greedy: Annotated[bool, flag(SAMPLING, "Take the likeliest code each time; sounds worse.", "--greedy")] = False,
     max_frames: Annotated[
-        int | None, value("N", SAMPLING, "Most frames of a row, 80 ms each; one that needs more has failed. Default: by its text.", min=1)
+        int | None,
+        value(
+            "N",
+            SAMPLING,
+            "Most frames of a row, 80 ms each; one that needs more has failed. Default: by its text.",
+            min=1,
+        ),
     ] = None,
     retries: Annotated[int, value("N", SAMPLING, "New attempts of a row that does not end.", min=0)] = 2,
     run: RunOptions = RunOptions(),
