@@ -436,7 +436,7 @@ def test_killed_five_times_nothing_is_lost_or_made_twice(lines: Path, unbroken: 
 def test_three_processes_share_a_folder(lines: Path, unbroken: Path, tmp_path: Path) -> None:
     processes = [started(lines, tmp_path / "out", "--shards", f"{k}/3", "--threads", "1") for k in (1, 2, 3)]
     errors = [process.communicate()[1].decode() for process in processes]
-    assert {process.returncode for process in processes} == {5}, errors
+    assert {process.returncode for process in processes} <= {0, 5}, errors  # by whether its own shards have bad rows
     require_as_unbroken(tmp_path / "out", unbroken)
 
 
