@@ -4,10 +4,10 @@
         --runs 3 --frames 72 --threads 2 --out results.json
 
 A round is theirs once and each of ours once, every one a process of its own; a ratio is that of two runs of one round.
-Both say the same sentence for as many frames, end of speech barred, and hand it out as a whole, which is all that
-theirs can do. RTF is work (prompt included, loading not) over audio, and both are heard twice: what a process says
-first, when much of the weights is not yet in its memory, and what it says after that. Their codec always computes
-windows of 72 frames: other counts would not be fair to them.
+Both speak the same sentence for the same number of frames, with end of speech barred, and return it as a whole, which
+is all that theirs can do. RTF is work (prompt included, loading not) over audio, and both are measured twice: the first
+speech of a process, when much of the weights is not yet in its memory, and the next one. Their codec always
+computes windows of 72 frames: other counts would not be fair to them.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def main() -> None:
     their_runs: list[dict[str, Any]] = []
     our_runs: list[list[dict[str, Any]]] = [[] for _ in our_commands]
     for i in range(wanted.runs):
-        their_runs.append(_told_by(their_command))
+        their_runs.append(_report_of(their_command))
         _print_run(i, "libmtmd", wanted.theirs[0], their_runs[-1])
         for talker, command, runs in zip(wanted.ours, our_commands, our_runs, strict=True):
-            runs.append(_told_by(command))
+            runs.append(_report_of(command))
             _print_run(i, "qwen3tts", talker, runs[-1])
 
     result = {
@@ -108,7 +108,7 @@ def _without_folders(command: list[str]) -> str:
     return shlex.join(Path(argument).name if os.sep in argument else argument for argument in command)
 
 
-def _told_by(command: list[str]) -> dict[str, Any]:
+def _report_of(command: list[str]) -> dict[str, Any]:
     """Run it and read the JSON on its stdout."""
     packages = [str(ROOT), str(ROOT / "convert"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, packages))}

@@ -1,4 +1,4 @@
-"""Several speeches at once: what each costs, and how soon one that joins late is heard.
+"""Several speeches at once: what each costs, and how soon the first sound of a late one comes.
 
     python benchmarks/lanes.py TALKER.gguf [TALKER.gguf ...] --lanes 1 2 4 8 --frames 48 --threads 2 --out lanes.json
 
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _together(tts: TTS, n: int, n_frames: int) -> dict[str, float]:
-    """n speeches of so many frames, begun at the same time."""
+    """n speeches of so many frames, started at the same time."""
     options = [SpeechOptions(seed=seed, max_frames=n_frames, endless=True) for seed in range(n)]
     utterances = [tts.utter(TEXT, plain_voice(tts), each) for each in options]
     readers = [threading.Thread(target=_read, args=(utterance,)) for utterance in utterances]

@@ -63,7 +63,8 @@ __all__ = [
     "read",
 ]
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # llama.cpp's log: heard by who asks for it
+# llama.cpp's log goes nowhere unless the application adds a handler.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "Passage": "reading",

@@ -19,7 +19,7 @@ from .errors import AudioError
 from .model.schema import SAMPLE_RATE_HZ
 from .whole_file import whole_file
 
-__all__ = ["FORMATS", "AudioSink", "encoded", "open_sink", "require_stream_format", "require_writable"]
+__all__ = ["FORMATS", "AudioSink", "encoded", "open_sink", "pcm16", "require_stream_format", "require_writable"]
 
 _CONTAINERS = {
     "wav": ("WAV", "PCM_16"),
@@ -133,7 +133,7 @@ class _File:
         self._file, self._is_pcm = file, is_pcm
 
     def write(self, samples: NDArray[np.float32]) -> None:
-        values = _pcm(samples) if self._is_pcm else samples
+        values = pcm16(samples) if self._is_pcm else samples
         for start in range(0, len(values), _BLOCK):
             self._file.write(values[start : start + _BLOCK])
 
@@ -143,7 +143,7 @@ class _PcmStream:
         self._stream = stream
 
     def write(self, samples: NDArray[np.float32]) -> None:
-        self._stream.write(_pcm(samples).astype("<i2").tobytes())
+        self._stream.write(pcm16(samples).astype("<i2").tobytes())
         self._stream.flush()
 
 
@@ -161,7 +161,7 @@ class _WavStream:
         stream.flush()
 
     def write(self, samples: NDArray[np.float32]) -> None:
-        self._stream.write(_pcm(samples).astype("<i2").tobytes())
+        self._stream.write(pcm16(samples).astype("<i2").tobytes())
         self._stream.flush()
 
     def mend_sizes(self) -> None:
@@ -193,6 +193,6 @@ def _is_file(stream: BinaryIO) -> bool:
     return not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
 
 
-def _pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Rounded to 16 bits, which libsndfile rounds down in WAV files."""
+def pcm16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Samples in [-1, 1], clipped and rounded to 16 bits. libsndfile would round down."""
     return np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16)

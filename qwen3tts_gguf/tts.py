@@ -63,7 +63,7 @@ class TTS:
 
     Args:
         path: the talker's .gguf, a folder with one pair, or "nano", the model that comes with the package.
-        mmproj: the other file of the pair, where it is not found beside the first.
+        mmproj: the other file of the pair, if it is not in the first one's folder under its usual name.
         n_threads: of the whole engine; None: the processors this process may use.
         n_lanes: how many speeches share a step of the engine. More may be open; they take turns.
         amx: "auto" uses AMX where a trial in a child process shows that this build of ggml survives it; "on" and "rows"
@@ -219,7 +219,7 @@ class TTS:
     def utter(
         self, text: str | LiveText, voice: Voice | None = None, options: SpeechOptions = SpeechOptions()
     ) -> Utterance:
-        """One attempt, for callers who want codes, seed, notes or the way it ended beside the samples.
+        """One attempt, for callers who want codes, seed, notes or how it ended, besides the samples.
 
         text: may still arrive, as a `LiveText`; it is spoken in the stepwise layout. Nothing is computed before the
         first read. Raises TextError, OptionError, UsageError.
@@ -257,13 +257,13 @@ class TTS:
             codes = check_codes(resolved.codes, self._files.mmproj.decoder.codebook_size)
             reference = Reference(resolved.transcript, self.engine.predictor.embed(codes))
         speaker = resolved.speaker if preset is None else preset
-        who: Any = {"language": resolved.language, "speaker": speaker, "instruct": resolved.instruct}
+        voice_rows: Any = {"language": resolved.language, "speaker": speaker, "instruct": resolved.instruct}
         prompt: Prompt | LivePrompt
         if isinstance(text, LiveText):
-            prompt = self._prompts.live(text, reference=reference, **who)
+            prompt = self._prompts.live(text, reference=reference, **voice_rows)
             budget = self.defaults.max_new_tokens
         else:
-            prompt = self._prompts.build(text, reference=reference, layout=options.layout, **who)
+            prompt = self._prompts.build(text, reference=reference, layout=options.layout, **voice_rows)
             budget = min(frame_budget(prompt.n_text_tokens, n_spelled(text)), self.defaults.max_new_tokens)
         room = self._files.talker.config.context_length - prompt.n_rows
         if room < 1:

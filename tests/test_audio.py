@@ -152,7 +152,7 @@ def test_a_file_that_is_no_sound_is_one_line_that_names_it(tmp_path: Path, name:
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_a_folder_are_said(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no such file"):
         read_audio(tmp_path / "absent.wav")
     with pytest.raises(AudioError, match="not an audio file") as caught:
@@ -196,7 +196,7 @@ def test_samples_need_their_rate(tts: TTS, clip: Samples) -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 100, 255, 256, 384, 385, 1_000])
-def test_a_clip_too_short_for_a_voice_is_said(tts: TTS, n: int) -> None:
+def test_a_clip_too_short_for_a_voice_is_an_error(tts: TTS, n: int) -> None:
     with pytest.raises(AudioError, match="too short" if n > 1 else "silent"):
         Voice.from_audio(0.1 * np.cos(np.arange(n, dtype=np.float32)), tts, rate_hz=24_000)
 
@@ -302,7 +302,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
-def test_nothing_said_is_still_a_file(tmp_path: Path) -> None:
+def test_empty_speech_is_still_a_file(tmp_path: Path) -> None:
     path = tmp_path / "silence.wav"
     with open_sink(path):
         pass

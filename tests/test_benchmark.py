@@ -112,12 +112,12 @@ def test_every_kind_of_model_has_something_to_say(pair: Pair, kind: str, voice: 
 
 def test_a_voice_in_context_lengthens_the_prompt(model: Path, report: Report) -> None:
     voice = Voice(codes=np.zeros((12, 16), np.int32), transcript="What was said.")
-    heard = measure(model, n_threads=1, n_frames=2, choose_voice=lambda _: voice)
-    assert heard["voice"] == {"kind": "in context", "reference_frames": 12}
-    assert heard["prefill"]["positions"] > report["prefill"]["positions"] + 12
-    assert 0 < report["prefill"]["kept"] < heard["prefill"]["kept"] < heard["prefill"]["positions"]
+    cloned = measure(model, n_threads=1, n_frames=2, choose_voice=lambda _: voice)
+    assert cloned["voice"] == {"kind": "in context", "reference_frames": 12}
+    assert cloned["prefill"]["positions"] > report["prefill"]["positions"] + 12
+    assert 0 < report["prefill"]["kept"] < cloned["prefill"]["kept"] < cloned["prefill"]["positions"]
     stepwise = measure(model, n_threads=1, n_frames=2, layout="stepwise", choose_voice=lambda _: voice)
-    assert stepwise["layout"] == "stepwise" and stepwise["prefill"]["positions"] < heard["prefill"]["positions"]
+    assert stepwise["layout"] == "stepwise" and stepwise["prefill"]["positions"] < cloned["prefill"]["positions"]
 
 
 def test_one_frame_is_too_few(model: Path) -> None:
@@ -125,7 +125,7 @@ def test_one_frame_is_too_few(model: Path) -> None:
         measure(model, n_frames=1)
 
 
-def test_features_are_told_by_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_are_reported_by_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     line = b"CUDA : ARCHS = 890 | USE_GRAPHS = 1 | CPU : SSE3 = 1 | AVX2 = 1 | AVX512 = 0 | REPACK = 1 | "
     monkeypatch.setattr("qwen3tts_gguf.measure.machine.function", lambda *_: lambda: line)
     assert machine_facts()["features"] == {"CUDA": ["ARCHS=890", "USE_GRAPHS"], "CPU": ["SSE3", "AVX2", "REPACK"]}

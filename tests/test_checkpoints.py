@@ -232,9 +232,7 @@ def test_a_model_card_gives_its_licence(copy: Path, tmp_path: Path) -> None:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_single_file_beside_shards_is_taken_and_that_is_said(
-    copy: Path, expected: ConvertedPair, tmp_path: Path
-) -> None:
+def test_a_single_file_is_taken_before_shards_with_a_note(copy: Path, expected: ConvertedPair, tmp_path: Path) -> None:
     other = tiny.write_checkpoint(tmp_path / "other", seed=9, shards=2)
     for part in other.glob("model*"):
         shutil.copy(part, copy / part.name)
@@ -280,7 +278,7 @@ def test_what_is_not_whole_says_what_to_do(copy: Path, change: Callable[[Path], 
     assert caught.value.message == f"{copy}: {message}" and hint in caught.value.hint
 
 
-def test_a_file_in_place_of_a_folder_is_told(copy: Path) -> None:
+def test_a_file_instead_of_a_folder_is_an_error(copy: Path) -> None:
     with pytest.raises(CheckpointError, match=f"give the folder, {copy}"):
         Checkpoint.find(copy / "model.safetensors")
     (copy / "x.gguf").touch()

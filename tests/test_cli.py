@@ -299,7 +299,7 @@ def test_wrong_input_is_one_line_and_exit_1(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_text_on_stdin_that_is_not_utf8_is_said(run: Run, model: Path) -> None:
+def test_text_on_stdin_that_is_not_utf8_is_an_error(run: Run, model: Path) -> None:
     result = run("speak", "-", "-m", model, "-o", "-", stdin=b"caf\xe9")
     assert is_one_error_line(result) and "not UTF-8" in result.err
 

@@ -203,7 +203,7 @@ def test_a_stream_of_passages_has_no_codes(run: Run, tmp_path: Path) -> None:
     assert result.code == 1 and result.out == b"" and "--codes and --save-voice need a text in one" in result.err
 
 
-def test_a_machine_without_a_player_is_told_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_player_the_error_shows_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "sounddevice", None)

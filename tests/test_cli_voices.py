@@ -218,7 +218,7 @@ def test_a_kept_voice_speaks_its_language_unless_asked(speak: Callable[..., Any]
     assert np.array_equal(speak("--voice", "anna", "-l", "de"), speak("--voice", "ben", "-l", "german"))
 
 
-def test_a_voice_heard_by_the_other_size_speaks_by_its_codes(
+def test_a_voice_encoded_by_the_other_size_speaks_by_its_codes(
     speak: Callable[..., Any], create: Callable[..., Any], pair: Pair
 ) -> None:
     create("large", "--ref-text", WORDS, model=pair(size="tiny-1.7b").talker)

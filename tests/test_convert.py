@@ -560,7 +560,9 @@ def test_a_disk_that_fills_up_leaves_nothing(base: Path, tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_too_small_is_said_before_writing(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_small_is_an_error_before_writing(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000))
     with pytest.raises(ModelFileError, match="MB free, the two files need"):
         convert(base, tmp_path)
@@ -615,7 +617,9 @@ def test_a_hub_that_cannot_be_reached_is_one_line(hub: list[tuple[str, str | Non
         convert("nobody/nothing", tmp_path)
 
 
-def test_without_huggingface_hub_the_way_to_install_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_huggingface_hub_the_error_shows_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(CheckpointError, match=r"pip install 'qwen3tts-gguf\[hub\]'"):
         convert("Qwen/Qwen3-TTS-12Hz-0.6B-Base", tmp_path)

@@ -38,7 +38,7 @@ def model(pair: Callable[..., ConvertedPair]) -> Path:
     return pair(ends="never").talker
 
 
-def assert_told_without_residue(result: subprocess.CompletedProcess[str], folder: Path) -> None:
+def assert_error_without_residue(result: subprocess.CompletedProcess[str], folder: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in result.stderr
     assert not [file for file in folder.rglob("*") if file.is_file()]
@@ -49,11 +49,11 @@ def test_speech_on_a_full_disk_is_an_error_without_residue(model: Path, tmp_path
     result = on_a_full_disk(
         "speak", "Hello.", "-m", model, "-o", tmp_path / f"out{suffix}", "--max-frames", 40, "--keep-partial", "-q"
     )
-    assert_told_without_residue(result, tmp_path)
+    assert_error_without_residue(result, tmp_path)
 
 
 def test_converting_on_a_full_disk_is_an_error_without_residue(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    assert_told_without_residue(on_a_full_disk("convert", checkpoint(), "-o", tmp_path, "-q"), tmp_path)
+    assert_error_without_residue(on_a_full_disk("convert", checkpoint(), "-o", tmp_path, "-q"), tmp_path)
 
 
 def test_keeping_a_voice_on_a_full_disk_is_an_error_without_residue(model: Path, tmp_path: Path) -> None:
@@ -62,16 +62,16 @@ def test_keeping_a_voice_on_a_full_disk_is_an_error_without_residue(model: Path,
     result = on_a_full_disk(
         *("voice", "create", "anna", clip, "--ref-text", "What is said.", "-m", model, "--voices", tmp_path, "-q")
     )
-    assert_told_without_residue(result, tmp_path)
+    assert_error_without_residue(result, tmp_path)
 
 
 @pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_to_is_told(model: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_an_error(model: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     command = [*_PROGRAM, "speak", "Hello.", "-m", str(model), "-o", str(tmp_path / "out.wav"), "-q"]
     result = subprocess.run(command, capture_output=True, text=True, env=environment())
     tmp_path.chmod(0o700)
-    assert_told_without_residue(result, tmp_path)
+    assert_error_without_residue(result, tmp_path)
 
 
 def test_two_processes_speak_from_the_same_read_only_files(pair: Callable[..., ConvertedPair], tmp_path: Path) -> None:

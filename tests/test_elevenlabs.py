@@ -99,6 +99,24 @@ def test_one_text_in_pieces(server: Running) -> None:
     assert sound(got) == sound(connected(server, one_text, SINGLE, seed=3))
 
 
+@pytest.mark.parametrize("format", ["pcm_24000", "pcm_16000", "mp3_44100_128"])
+def test_twice_the_speed_takes_half_the_time(server: Running, format: str) -> None:
+    def seconds(speed: float) -> float:
+        async def talk(client: Client) -> list[dict[str, Any]]:
+            await client.send(text=" ", voice_settings={"speed": speed})
+            await client.send(text=f"{TEXT} ")
+            await client.send(text="")
+            return await client.rest()
+
+        got = sound(connected(server, talk, SINGLE, seed=3, output_format=format))
+        if format.startswith("pcm"):
+            return len(got) / 2 / int(format.partition("_")[2])
+        samples, rate = soundfile.read(io.BytesIO(got))
+        return len(samples) / float(rate)
+
+    assert abs(seconds(2.0) - seconds(1.0) / 2) < 0.15
+
+
 @pytest.mark.parametrize("format", ["mp3_44100_128", "mp3_22050_32", "opus_48000_64"])
 def test_compressed_formats_decode(server: Running, format: str) -> None:
     plain = len(sound(connected(server, one_text, SINGLE, seed=3))) / 48_000
@@ -172,16 +190,22 @@ def test_contexts_as_pipecat_uses_them(server: Running) -> None:
 
 
 def test_an_interrupted_context_stops_and_the_next_one_speaks(server: Running) -> None:
+    """Closed without a flush, its last word is not spoken."""
+
     async def talk(client: Client) -> list[dict[str, Any]]:
-        await client.send(text=f"{LONG} {LONG} {LONG} ", context_id="a")
+        await client.send(text=LONG, context_id="whole", flush=True)
+        await client.send(context_id="whole", close_context=True)
+        whole = await client.until(is_final)
+        await client.send(text=LONG, context_id="a")
         got = await client.until(lambda message: message.get("audio"))
         await client.send(context_id="a", close_context=True)
+        got += await client.until(is_final)
         await client.send(text="Yes. ", context_id="b", flush=True)
         await client.send(context_id="b", close_context=True)
-        return got + await client.until(lambda message: is_final(message) and message["contextId"] == "b")
+        return whole + got + await client.until(is_final)
 
-    got = connected(server, talk, MULTI)
-    assert len(sound(got, "a")) < 3 * 48_000  # of some 20 s
+    got = connected(server, talk, MULTI, seed=5)
+    assert 0 < len(sound(got, "a")) < len(sound(got, "whole"))
     assert len(sound(got, "b")) > 12_000
     server.wait_until(lambda: server.is_free)
 

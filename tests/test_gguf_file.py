@@ -286,7 +286,7 @@ def test_a_sound_file_of_the_same_builder_is_read(tmp_path: Path) -> None:
     assert file.info("a").shape == (2, 4) and file.info("b").type is GgmlType.Q8_0
 
 
-def test_text_of_an_array_that_is_not_utf8_is_said_when_read(tmp_path: Path) -> None:
+def test_text_of_an_array_that_is_not_utf8_is_an_error_when_read(tmp_path: Path) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(build([key("texts", ARRAY, array(STRING, 1, text(b"\xff")))]))
     with pytest.raises(ModelFileError, match=f"{path}: .*texts"):
@@ -294,7 +294,7 @@ def test_text_of_an_array_that_is_not_utf8_is_said_when_read(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_a_missing_file_and_a_folder_are_said(tmp_path: Path, missing: bool) -> None:
+def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path, missing: bool) -> None:
     path = tmp_path / "nothing.gguf" if missing else tmp_path
     with pytest.raises(ModelFileError, match="no such file" if missing else "cannot be opened") as caught:
         GgufFile(path)

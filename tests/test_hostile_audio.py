@@ -79,7 +79,7 @@ def test_the_codec_encodes_no_more_than_ten_minutes_at_a_time(tts: TTS) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
-def test_a_video_is_told_apart_with_what_to_do(tmp_path: Path, suffix: str) -> None:
+def test_a_video_is_an_error_with_what_to_do(tmp_path: Path, suffix: str) -> None:
     heads = {
         "mp4": struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"isom", 512, b"isom", b"mp41"),
         "mkv": b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\xf7\x81\x01\x42\x82\x88matroska",

@@ -40,7 +40,7 @@ def test_an_x86_cpu_has_the_name_and_features_of_its_first_processor(tmp_path: P
     assert features == {"fpu", "avx2", "avx512f", "amx_int8"}
 
 
-def test_an_arm_cpu_without_a_name_is_told_from_others_by_its_part(tmp_path: Path) -> None:
+def test_an_arm_cpu_without_a_name_is_identified_by_its_part(tmp_path: Path) -> None:
     name, vendor, features = cpuinfo(tmp_path, GRAVITON)
     assert vendor == "arm" and "0xd40" in name and "i8mm" in features
 

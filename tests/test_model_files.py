@@ -109,7 +109,7 @@ def test_the_other_half_may_be_named(pair: Pair, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("find", [find_talker, find_mmproj, ModelFiles])
-def test_what_is_not_there_is_said(tmp_path: Path, find: Callable[[Path], object]) -> None:
+def test_what_is_not_there_is_an_error(tmp_path: Path, find: Callable[[Path], object]) -> None:
     for path in (tmp_path / "absent", tmp_path / "absent.gguf"):
         with pytest.raises(ModelFileError, match=f"{path}: no such file or folder"):
             find(path)
@@ -148,14 +148,14 @@ def test_the_halves_are_not_taken_for_each_other(pair: Pair, tmp_path: Path) -> 
 # -- halves of two models ----------------------------------------------------------------------------------------------
 
 
-def test_halves_of_two_sizes_are_told_apart(pair: Pair) -> None:
+def test_halves_of_two_sizes_are_refused(pair: Pair) -> None:
     small, large = pair(), pair(size="tiny-1.7b")
     with pytest.raises(ModelFileError, match=r"belongs to another model than .* width 192, not 128") as caught:
         ModelFiles(small.talker, large.mmproj)
     assert large.mmproj.name in str(caught.value) and small.talker.name in str(caught.value)
 
 
-def test_halves_of_two_checkpoints_are_told_apart(pair: Pair, tmp_path: Path) -> None:
+def test_halves_of_two_checkpoints_are_refused(pair: Pair, tmp_path: Path) -> None:
     other = convert(tiny.write_checkpoint(tmp_path / "other", seed=1), tmp_path, type="f32", codec_type="f32")
     with pytest.raises(ModelFileError, match="they were converted from different checkpoints"):
         ModelFiles(pair().talker, other.mmproj)

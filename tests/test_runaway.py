@@ -1,4 +1,4 @@
-"""Speech that comes to no end: how it is noticed, begun anew, given up, and told."""
+"""Speech that does not end: how it is noticed, retried, given up, and reported."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def failing(soon: TTS) -> int:
 # -- noticing ----------------------------------------------------------------------------------------------------------
 
 
-def heard(codes: list[int], samples: list[NDArray[np.float32]] | None = None) -> tuple[int, str] | None:
+def first_complaint(codes: list[int], samples: list[NDArray[np.float32]] | None = None) -> tuple[int, str] | None:
     """The frame at which something is wrong, and what."""
     watch = SpeechWatch()
     for i, code in enumerate(codes):
-        complaint = watch.hear(code, SOUND if samples is None else samples[i])
+        complaint = watch.check(code, SOUND if samples is None else samples[i])
         if complaint:
             return i + 1, complaint
     return None
@@ -72,43 +72,43 @@ def speech_codes(n: int, seed: int = 0) -> list[int]:
 @pytest.mark.parametrize("period", [1, 2, 7, 15])
 def test_codes_that_go_round_are_noticed_after_six_seconds(period: int) -> None:
     spoken = speech_codes(200)
-    frame, complaint = heard([*spoken, *speech_codes(period, seed=1) * 100]) or (0, "")
+    frame, complaint = first_complaint([*spoken, *speech_codes(period, seed=1) * 100]) or (0, "")
     assert 200 < frame <= 200 + STRETCH + period and complaint == "codes that repeat in a loop"
 
 
 def test_a_stray_code_does_not_hide_that_they_go_round() -> None:
     codes = speech_codes(4) * 50
     codes[::37] = [1] * len(codes[::37])
-    assert heard(codes)
+    assert first_complaint(codes)
 
 
 def test_endless_silence_is_noticed_whatever_its_codes() -> None:
     loud, quiet = [SOUND] * 100, [HUSH] * 100
-    assert heard(speech_codes(200), loud + quiet) == (100 + STRETCH, "silence that does not end")
-    assert heard(speech_codes(200), quiet + loud) == (STRETCH, "silence that does not end")
+    assert first_complaint(speech_codes(200), loud + quiet) == (100 + STRETCH, "silence that does not end")
+    assert first_complaint(speech_codes(200), quiet + loud) == (STRETCH, "silence that does not end")
 
 
 @pytest.mark.parametrize("pause_frames", [12, 38, 62])  # a comma's, a paragraph's, and 5 s
 def test_a_pause_is_no_silence_without_end(pause_frames: int) -> None:
     """Its codes may all be the same."""
     codes = [*speech_codes(60), *[7] * pause_frames, *speech_codes(60, seed=1)]
-    assert heard(codes, [*[SOUND] * 60, *[HUSH] * pause_frames, *[SOUND] * 60]) is None
+    assert first_complaint(codes, [*[SOUND] * 60, *[HUSH] * pause_frames, *[SOUND] * 60]) is None
 
 
 def test_a_quiet_voice_is_no_silence() -> None:
     whisper = [SOUND * 0.02, SOUND * 0.001] * 100  # -54 dB, and pauses
-    assert heard(speech_codes(200), whisper) is None
+    assert first_complaint(speech_codes(200), whisper) is None
 
 
 @pytest.mark.parametrize("frames_a_round", [3.7, 6.4, 11.3])
 def test_a_text_that_repeats_itself_is_no_loop(frames_a_round: float) -> None:
     """Even said alike each time: eight codes a round, which does not last a whole number of frames."""
     phases = (np.arange(300) % frames_a_round) / frames_a_round
-    assert heard((phases * 8).astype(int).tolist()) is None
+    assert first_complaint((phases * 8).astype(int).tolist()) is None
 
 
 def test_different_speech_is_left_alone() -> None:
-    assert heard(speech_codes(2000)) is None
+    assert first_complaint(speech_codes(2000)) is None
 
 
 def test_a_loop_ends_an_utterance_before_its_budget(never: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,11 +122,11 @@ def test_a_loop_ends_an_utterance_before_its_budget(never: TTS, monkeypatch: pyt
 
 @pytest.mark.parametrize("n", [4, 5, 6, 7])
 def test_a_whole_speech_is_stopped_where_a_stream_is(never: TTS, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
-    def hear(watch: SpeechWatch, code0: int, _samples: NDArray[np.float32]) -> str | None:
+    def check(watch: SpeechWatch, code0: int, _samples: NDArray[np.float32]) -> str | None:
         watch._codes.append(code0)
         return "enough" if len(watch._codes) == n else None
 
-    monkeypatch.setattr(SpeechWatch, "hear", hear)
+    monkeypatch.setattr(SpeechWatch, "check", check)
     with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=9)) as stream:
         frames = list(stream)
     with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=9)) as whole:
@@ -144,7 +144,7 @@ def test_a_benchmark_is_not_stopped(never: TTS, monkeypatch: pytest.MonkeyPatch)
 # -- the library -------------------------------------------------------------------------------------------------------
 
 
-def test_speech_without_end_is_an_error_that_has_what_was_said(never: TTS) -> None:
+def test_speech_without_end_is_an_error_that_has_the_speech_so_far(never: TTS) -> None:
     with pytest.raises(NoEndOfSpeech) as caught:
         never.speak(TEXT, Voice(), SpeechOptions(seed=1, max_frames=3, retries=1))
     error = caught.value
@@ -196,12 +196,12 @@ def test_every_sentence_of_nano_fits_its_budget_twice() -> None:
 
 
 def test_who_changes_the_samples_of_a_stream_changes_nothing_else(never: TTS) -> None:
-    heard = []
+    streamed = []
     with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=3)) as utterance:
         for samples in utterance:
-            heard.append(samples.copy())
+            streamed.append(samples.copy())
             samples[:] = 0
-    assert np.array_equal(utterance.samples, np.concatenate(heard))
+    assert np.array_equal(utterance.samples, np.concatenate(streamed))
 
 
 def test_a_stream_gives_all_its_frames_and_then_the_error(never: TTS) -> None:
@@ -223,14 +223,14 @@ def test_each_retry_is_one_attempt_with_a_seed_of_its_own(never: TTS, retries: i
 
 def test_an_attempt_that_ends_is_the_last(soon: TTS, failing: int) -> None:
     options = SpeechOptions(seed=failing, max_frames=TIGHT)
-    attempts = list(said_out(soon, options))
+    attempts = list(all_attempts(soon, options))
     assert [each.ended for each in attempts] == [False, True]
     assert np.array_equal(soon.speak(TEXT, options=options), attempts[-1].samples)
     good = next_seed(failing)
-    assert [each.seed for each in said_out(soon, SpeechOptions(seed=good, max_frames=TIGHT))] == [good]
+    assert [each.seed for each in all_attempts(soon, SpeechOptions(seed=good, max_frames=TIGHT))] == [good]
 
 
-def said_out(tts: TTS, options: SpeechOptions) -> Any:
+def all_attempts(tts: TTS, options: SpeechOptions) -> Any:
     for utterance in tts.attempts(TEXT, options=options):
         utterance.finish()
         yield utterance
@@ -255,7 +255,7 @@ def test_a_speech_may_take_its_whole_budget(soon: TTS, failing: int) -> None:
 
 
 def test_where_nothing_is_left_to_chance_there_is_one_attempt(never: TTS) -> None:
-    assert len(list(said_out(never, SpeechOptions(greedy=True, max_frames=2)))) == 1
+    assert len(list(all_attempts(never, SpeechOptions(greedy=True, max_frames=2)))) == 1
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_where_nothing_is_left_to_chance_there_is_one_attempt(never: TTS) -> Non
 
 @pytest.fixture
 def speak(run: test_cli.Run, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """speak(ends, options) -> code, out, err: in an empty folder, into out.wav unless told otherwise"""
+    """speak(ends, options) -> code, out, err: in an empty folder, into out.wav by default"""
     monkeypatch.chdir(tmp_path)
 
     def call(ends: str, *options: object) -> Any:
@@ -336,7 +336,7 @@ def test_a_quiet_stream_still_says_so(speak: Callable[..., Any]) -> None:
 def test_speech_without_end_becomes_no_voice(
     speak: Callable[..., Any], tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    """Its transcript would say more than is heard."""
+    """Its transcript would say more than is spoken."""
     result = speak("never", "--max-frames", "2", "--save-voice", "anna", "--voices", tmp_path / "voices", *options)
     assert result.code == 3 and not (tmp_path / "voices").exists()
 

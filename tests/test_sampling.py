@@ -171,7 +171,7 @@ def test_the_end_is_neither_first_nor_second(draws: bool) -> None:
 
 
 @pytest.mark.parametrize("draws", [True, False])
-def test_suppressed_tokens_are_never_said(draws: bool) -> None:
+def test_suppressed_tokens_are_never_chosen(draws: bool) -> None:
     logits = logits_of()
     logits[SUPPRESSED,] = 100
     one = sampler(Sampling(draws=draws, top_k=0, temperature=2.0))

@@ -144,8 +144,8 @@ def output(talker: Talker, sequence: TalkerSequence, prompt: Rows) -> TalkerOutp
 
 def test_the_shared_beginning_stays_when_a_sequence_is_closed(nano: Talker) -> None:
     first, second = prompts(nano, 90, 150, 120)
-    expected = output(nano, anew := began(nano, second, 90), second)
-    anew.close()
+    expected = output(nano, fresh := began(nano, second, 90), second)
+    fresh.close()
     other = began(nano, Speech(100, 0, seed=1).rows(nano), 50)  # takes its place
     output(nano, other, Speech(100, 0, seed=1).rows(nano))
     other.close()
@@ -163,8 +163,8 @@ def test_the_shared_beginning_is_copied_from_a_sequence_that_is_open(nano: Talke
     first, second = prompts(nano, 90, 150, 120)
     other = Speech(30, 0, seed=7).rows(nano)
     began(nano, other).close()
-    expected = output(nano, anew := began(nano, second, 90), second)
-    anew.close()
+    expected = output(nano, fresh := began(nano, second, 90), second)
+    fresh.close()
     began(nano, other).close()
     before = began(nano, first, 90)
     for row in Speech(50, 0, seed=1).rows(nano):

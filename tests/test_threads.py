@@ -27,17 +27,17 @@ def test_one_thread_is_not_shared() -> None:
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])
-def test_what_is_said_and_heard_does_not_depend_on_threads(pair: Callable[..., ConvertedPair], in_pieces: bool) -> None:
-    heard = []
+def test_speech_and_voices_do_not_depend_on_threads(pair: Callable[..., ConvertedPair], in_pieces: bool) -> None:
+    results = []
     for n_threads in (1, 2, 3):
         tts = TTS(pair(type="q4_0").talker, n_threads=n_threads)
         options = SpeechOptions(seed=3, max_frames=7, endless=True)
         with tts.utter("Some words.", options=options) as utterance:
             samples = np.concatenate(list(utterance.pieces() if in_pieces else utterance))
         assert not utterance.ended and utterance.runaway and len(utterance.codes) == 7
-        heard.append((utterance.codes.tolist(), samples))
-    for codes, samples in heard[1:]:
-        assert codes == heard[0][0] and np.array_equal(samples, heard[0][1])
+        results.append((utterance.codes.tolist(), samples))
+    for codes, samples in results[1:]:
+        assert codes == results[0][0] and np.array_equal(samples, results[0][1])
 
 
 def test_an_utterance_left_half_way_has_no_end(pair: Callable[..., ConvertedPair]) -> None:

@@ -112,7 +112,7 @@ def test_the_seed_decides(single: TTS) -> None:
     assert said(single, seed=2)[0] != first[0]
 
 
-def test_a_drawn_seed_is_told_and_repeats_the_speech(single: TTS) -> None:
+def test_a_drawn_seed_is_reported_and_repeats_the_speech(single: TTS) -> None:
     codes, seed = said(single, seed=None)
     assert said(single, seed=seed) == (codes, seed)
     assert said(single, seed=None)[1] != seed
@@ -204,7 +204,7 @@ def test_the_beginning_of_a_prompt_is_computed_once_per_voice(single: TTS, voice
         assert n_kept > 7 and np.array_equal(samples, expected)
 
 
-def test_the_speech_does_not_depend_on_what_was_said_before(single: TTS, voice: Voice) -> None:
+def test_the_speech_does_not_depend_on_earlier_speech(single: TTS, voice: Voice) -> None:
     expected = beginning(single, TEXT, voice, options())
     for text in (f"{TEXT} " * 60, "Hi."):  # other sizes of memory
         beginning(single, text, None, options(seed=3))
@@ -328,7 +328,7 @@ def test_text_that_is_no_unicode_is_refused(single: TTS) -> None:
         single.speak("caf\udce9")
 
 
-def test_an_unknown_language_is_refused_before_anything_is_said(single: TTS) -> None:
+def test_an_unknown_language_is_refused_before_speech_starts(single: TTS) -> None:
     with pytest.raises(OptionError, match="unknown language 'klingon'"):
         single.utter(TEXT, options=options(language="klingon"))
 

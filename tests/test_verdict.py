@@ -53,7 +53,7 @@ def test_what_is_not_kept_is_named_alone(threshold: str) -> None:
     assert message in failure and failure.endswith(f"({threshold})")
 
 
-def test_greedy_runs_may_part_unless_told_otherwise() -> None:
+def test_greedy_runs_may_part_by_default() -> None:
     report = replace(EXACT, texts=(Spoken("One.", 10, 10, 0.25, 3),))
     assert Thresholds().failures(report) == []
     (failure,) = Thresholds(min_greedy=0.5).failures(report)
@@ -83,9 +83,15 @@ def test_means_are_over_codebooks_and_over_frames() -> None:
 
 
 def test_the_report_is_plain_data() -> None:
-    told = EXACT.as_dict()
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["format"] == 1 and told["frames"] == 30 and told["speaker_cosine"] == 1.0
-    assert told["snr_db"] is None and told["max_error"] == 0.0
-    assert len(told["codebooks"]) == 16 and told["predictor"] == {"kl": 0.0, "top1": 1.0, "top5": 1.0}
-    assert told["texts"][1] == {"text": "Two.", "frames": 20, "greedy_frames": 30, "greedy_equal": 1.0, "parted": None}
+    report = EXACT.as_dict()
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert report["format"] == 1 and report["frames"] == 30 and report["speaker_cosine"] == 1.0
+    assert report["snr_db"] is None and report["max_error"] == 0.0
+    assert len(report["codebooks"]) == 16 and report["predictor"] == {"kl": 0.0, "top1": 1.0, "top5": 1.0}
+    assert report["texts"][1] == {
+        "text": "Two.",
+        "frames": 20,
+        "greedy_frames": 30,
+        "greedy_equal": 1.0,
+        "parted": None,
+    }

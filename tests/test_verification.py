@@ -180,7 +180,7 @@ def test_the_script_is_sampled_and_the_runs_are_greedy(tts: TTS) -> None:
             assert len(codes) == 6 and np.array_equal(utterance.codes, codes)
 
 
-def test_what_is_never_said_has_no_say(tts: TTS) -> None:
+def test_tokens_that_are_never_chosen_do_not_count(tts: TTS) -> None:
     script = _written(tts, None, TEXTS[:1], SHORT, clip=None)
     (answer,) = _answers(tts, script, lambda _: None)
     codebook_size = tts.engine.predictor.config.codebook_size
@@ -211,9 +211,9 @@ def test_the_reference_chooses_the_voice_for_both(pair: Pair, f32: Path, q8_0: R
         asked.append(tts.name)
         return Voice.from_audio(tiny.reference_clip(), tts, rate_hz=24_000, transcript="What is said.")
 
-    heard = compared(pair("q8_0", "f16").talker, f32, choose_voice=choose)
+    in_context = compared(pair("q8_0", "f16").talker, f32, choose_voice=choose)
     assert len(asked) == 1
-    assert heard.codebooks != q8_0.codebooks and heard.hidden_cosine > 0.99
+    assert in_context.codebooks != q8_0.codebooks and in_context.hidden_cosine > 0.99
 
 
 def test_the_clip_is_what_the_speaker_encoders_hear(pair: Pair, f32: Path, tmp_path: Path) -> None:

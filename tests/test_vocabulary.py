@@ -115,7 +115,7 @@ def test_the_templates_tokens_are_where_the_checkpoint_has_them(vocabulary: Voca
     assert (codec.think_bos, codec.think_eos) == (talker["codec_think_bos_id"], talker["codec_think_eos_id"])
 
 
-def test_only_codes_and_the_end_may_be_said(file: GgufFile, tokens: list[str], vocabulary: Vocabulary) -> None:
+def test_only_codes_and_the_end_may_be_chosen(file: GgufFile, tokens: list[str], vocabulary: Vocabulary) -> None:
     expected = [i for i in range(2048, 3072) if i != vocabulary.codec.eos]
     assert sorted(vocabulary.suppressed) == expected
     without_key = changed(file, tokens, **{"tokenizer.ggml.suppress_tokens": []})

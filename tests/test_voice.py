@@ -37,7 +37,7 @@ FORMATS = [
 ]  # fmt: skip
 
 
-def heard(tts: TTS, clip: np.ndarray = CLIP, **options: object) -> Voice:
+def encoded(tts: TTS, clip: np.ndarray = CLIP, **options: object) -> Voice:
     return Voice.from_audio(clip, tts, rate_hz=RATE_HZ, **options)  # type: ignore[arg-type]
 
 
@@ -65,29 +65,29 @@ def mute(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> TTS:
 
 
 def test_a_clip_alone_gives_a_speaker_vector(tts: TTS) -> None:
-    voice = heard(tts)
+    voice = encoded(tts)
     assert voice.speaker is not None and voice.speaker.shape == (128,) and voice.speaker.dtype == np.float32
     assert (voice.codes, voice.transcript, voice.codec) == (None, None, "")
     assert voice.is_clone and voice.speaker_encoder and len(voice.clip_sha256) == 64 and voice.clip_rate_hz
 
 
 def test_a_transcript_adds_codes(tts: TTS) -> None:
-    voice = heard(tts, transcript=f"  {WORDS}\n")
+    voice = encoded(tts, transcript=f"  {WORDS}\n")
     assert voice.codes is not None and voice.codes.dtype == np.int32
     assert voice.codes.shape == (math.ceil((len(CLIP) + REFERENCE_PAD_SECONDS * RATE_HZ) / FRAME), 16)
     assert voice.transcript == WORDS and voice.codec == tts.codec_fingerprint
-    assert np.array_equal(voice.speaker, heard(tts).speaker)
+    assert np.array_equal(voice.speaker, encoded(tts).speaker)
     alone = voice.without_codes()
     assert (alone.codes, alone.transcript, alone.codec) == (None, None, "") and alone.speaker is voice.speaker
 
 
 @pytest.mark.parametrize("transcript", ["", " \n"])
 def test_a_transcript_of_nothing_is_none(tts: TTS, transcript: str) -> None:
-    assert heard(tts, transcript=transcript).codes is None
+    assert encoded(tts, transcript=transcript).codes is None
 
 
 def test_the_silence_after_the_clip_is_in_its_codes_only(tts: TTS) -> None:
-    padded, bare = heard(tts, transcript=WORDS), heard(tts, transcript=WORDS, pad_seconds=0)
+    padded, bare = encoded(tts, transcript=WORDS), encoded(tts, transcript=WORDS, pad_seconds=0)
     assert np.array_equal(padded.speaker, bare.speaker) and padded.clip_sha256 == bare.clip_sha256
     assert padded.codes is not None and bare.codes is not None
     assert np.array_equal(bare.codes, tts.encode(CLIP))
@@ -125,7 +125,7 @@ def test_the_speaker_is_the_same_in_every_format(
     sound = np.repeat(soxr.resample(clip, RATE_HZ, rate_hz)[:, None], n_channels, axis=1)
     soundfile.write(tmp_path / f"clip.{suffix}", sound, rate_hz, subtype=subtype)
     voice = Voice.from_audio(tmp_path / f"clip.{suffix}", tts)
-    expected = heard(tts, clip)
+    expected = encoded(tts, clip)
     assert voice.speaker is not None and expected.speaker is not None
     assert cosine(voice.speaker, expected.speaker) > (0.98 if rate_hz == 8_000 or suffix == "mp3" else 0.999)
 
@@ -135,7 +135,7 @@ def test_the_speaker_is_the_same_in_every_format(
 
 @pytest.mark.parametrize("transcript", ["No.", "word " * 40], ids=["short", "long"])
 def test_a_transcript_that_does_not_fit_is_noted(tts: TTS, transcript: str) -> None:
-    voice = heard(tts, transcript=transcript)
+    voice = encoded(tts, transcript=transcript)
     (note,) = voice.notes
     assert re.match(r"a transcript of \d+ letters does not fit a clip of 2\.0 s", note.message)
     assert "Voice.without_codes" in note.hint
@@ -144,17 +144,17 @@ def test_a_transcript_that_does_not_fit_is_noted(tts: TTS, transcript: str) -> N
 
 @pytest.mark.parametrize("transcript", [WORDS, "今天天气很好。"])
 def test_a_transcript_that_fits_is_not_noted(tts: TTS, transcript: str) -> None:
-    assert heard(tts, transcript=transcript).notes == ()
+    assert encoded(tts, transcript=transcript).notes == ()
 
 
 @pytest.mark.parametrize("transcript", [None, "word " * 90])
 def test_a_clip_too_long_is_windowed_and_noted(tts: TTS, transcript: str | None) -> None:
     long = tiny.reference_clip(31 * RATE_HZ)
-    voice = heard(tts, long, transcript=transcript, pad_seconds=0)
+    voice = encoded(tts, long, transcript=transcript, pad_seconds=0)
     (note,) = voice.notes
     assert "lasts 31.0 s; its first 30 s are used" in note.message
     window = long[: round(MAX_REFERENCE_SECONDS * RATE_HZ)]
-    assert np.array_equal(voice.speaker, heard(tts, window).speaker)
+    assert np.array_equal(voice.speaker, encoded(tts, window).speaker)
     if transcript is None:
         assert voice.codes is None
     else:
@@ -163,7 +163,7 @@ def test_a_clip_too_long_is_windowed_and_noted(tts: TTS, transcript: str | None)
 
 
 def test_a_transcript_without_spaces_is_windowed_too(tts: TTS) -> None:
-    voice = heard(tts, tiny.reference_clip(40 * RATE_HZ), transcript="今天天气很好。" * 40)
+    voice = encoded(tts, tiny.reference_clip(40 * RATE_HZ), transcript="今天天气很好。" * 40)
     assert "as much of the transcript" in voice.notes[0].message
     assert voice.transcript is not None and len(voice.transcript) == 210
 
@@ -198,7 +198,7 @@ def test_a_speech_just_made_is_a_reference(tts: TTS) -> None:
 def test_a_clip_without_a_voice_is_refused(tts: TTS, clip: np.ndarray, message: str) -> None:
     for transcript in (None, WORDS):
         with pytest.raises(AudioError, match=message):
-            heard(tts, clip, transcript=transcript)
+            encoded(tts, clip, transcript=transcript)
 
 
 def test_samples_without_a_rate_are_refused(tts: TTS) -> None:
@@ -209,22 +209,22 @@ def test_samples_without_a_rate_are_refused(tts: TTS) -> None:
 @pytest.mark.parametrize("pad_seconds", [-0.1, float("nan"), 1e9])
 def test_a_pad_that_cannot_be_is_refused(tts: TTS, pad_seconds: float) -> None:
     with pytest.raises(OptionError, match="pad_seconds"):
-        heard(tts, transcript=WORDS, pad_seconds=pad_seconds)
+        encoded(tts, transcript=WORDS, pad_seconds=pad_seconds)
 
 
 def test_without_a_codec_encoder_a_transcript_is_refused_with_what_to_do(mute: TTS) -> None:
     with pytest.raises(OptionError, match=r"has no codec encoder.*convert the checkpoint .*speaker vector only"):
-        heard(mute, transcript=WORDS)
+        encoded(mute, transcript=WORDS)
     with pytest.raises(OptionError, match=r"mmproj-mute\.gguf has no codec encoder"):
         mute.encode(CLIP)
-    assert len(beginning(mute, "Hello.", heard(mute), SHORT)) == 3 * FRAME
+    assert len(beginning(mute, "Hello.", encoded(mute), SHORT)) == 3 * FRAME
 
 
 def test_a_model_that_cannot_clone_says_what_to_do(pair: Pair) -> None:
     presets = TTS(pair(model_type="custom_voice").talker)
     for transcript in (None, WORDS):
         with pytest.raises(OptionError, match=r"use a Base model, or speak with a preset .*or with a description"):
-            heard(presets, transcript=transcript)
+            encoded(presets, transcript=transcript)
     assert not presets.voice_encoder.is_loaded
 
 
@@ -233,18 +233,18 @@ def test_a_model_that_cannot_clone_says_what_to_do(pair: Pair) -> None:
 
 def test_the_encoders_are_loaded_when_first_used(pair: Pair, tts: TTS, tmp_path: Path) -> None:
     store = VoiceStore(tmp_path)
-    store.save("kept", heard(tts, transcript=WORDS))
+    store.save("kept", encoded(tts, transcript=WORDS))
     fresh = TTS(pair().talker, n_threads=1)
     beginning(fresh, "Hello.", store.load("kept"), SHORT)
     assert not fresh.voice_encoder.is_loaded
-    heard(fresh)
+    encoded(fresh)
     assert fresh.voice_encoder.is_loaded and fresh.voice_encoder._codec_encoder is None
-    heard(fresh, transcript=WORDS)
+    encoded(fresh, transcript=WORDS)
     assert fresh.voice_encoder._codec_encoder is not None
 
 
 def test_a_kept_voice_says_what_the_fresh_one_says(tts: TTS, tmp_path: Path) -> None:
-    store, voice = VoiceStore(tmp_path), heard(tts, transcript=WORDS)
+    store, voice = VoiceStore(tmp_path), encoded(tts, transcript=WORDS)
     store.save("kept", voice)
     assert np.array_equal(beginning(tts, "Hello.", voice, SHORT), beginning(tts, "Hello.", store.load("kept"), SHORT))
 
@@ -252,7 +252,7 @@ def test_a_kept_voice_says_what_the_fresh_one_says(tts: TTS, tmp_path: Path) -> 
 @pytest.mark.parametrize("seconds", [0.3, 1.9, 6.5])  # below and above what the decoder's window and state hold
 def test_speech_goes_on_from_the_reference(tts: TTS, seconds: float) -> None:
     clip = tiny.reference_clip(round(seconds * RATE_HZ))
-    voice = heard(tts, clip, transcript="word " * max(1, round(seconds)))
+    voice = encoded(tts, clip, transcript="word " * max(1, round(seconds)))
     assert voice.codes is not None
     for _ in range(2):  # the second time what the decoder heard is kept
         with tts.utter("Hello.", voice, SHORT) as utterance:
@@ -263,7 +263,7 @@ def test_speech_goes_on_from_the_reference(tts: TTS, seconds: float) -> None:
 
 
 def test_codes_alone_clone_in_context(tts: TTS) -> None:
-    voice = heard(tts, transcript=WORDS)
+    voice = encoded(tts, transcript=WORDS)
     codes_only = dataclasses.replace(voice, speaker=None)
     speeches = [beginning(tts, "Hello.", each, SHORT) for each in (voice, codes_only, voice.without_codes())]
     assert not np.array_equal(speeches[0], speeches[1]) and not np.array_equal(speeches[0], speeches[2])

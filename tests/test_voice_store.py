@@ -128,7 +128,7 @@ def test_what_could_not_be_loaded_is_not_kept(store: VoiceStore, changes: dict[s
     assert not store.names()
 
 
-def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(VoiceError, match="cannot be written"):
         VoiceStore(tmp_path / "file").save("anna", CLONE)
@@ -219,7 +219,7 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, content: tuple
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
-def test_what_is_no_file_is_said(tmp_path: Path) -> None:
+def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(VoiceError, match=r"absent: no such file"):
         Voice.load(tmp_path / "absent")
     with pytest.raises(VoiceError, match=str(tmp_path)):

@@ -4,7 +4,7 @@
     checkpoint.py  the folder: configuration, tokenizer, tensors (with section, tokenizer, weights, hub)
     talker.py  code_predictor.py  codec.py  speaker_encoder.py   tables: checkpoint tensor -> GGUF tensor (sources)
     quantize.py    the table: GGUF tensor -> type
-    keys.py        what the files say of themselves
+    keys.py        the files' metadata
     writer.py      the files
 
 Nothing here needs torch. Importing the package loads nothing; converting loads gguf, and ggml to quantize.

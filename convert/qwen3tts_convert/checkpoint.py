@@ -53,7 +53,7 @@ class Checkpoint:
     """A folder, checked and understood when made; tensors are read when asked for."""
 
     def __init__(self, folder: Path, source: str, revision: str = "") -> None:
-        """`source` and `revision` say where the folder comes from. Raises CheckpointError."""
+        """`source` and `revision` record where the folder comes from. Raises CheckpointError."""
         self.folder = folder
         self.source = source
         self.revision = revision

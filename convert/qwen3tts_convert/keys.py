@@ -178,7 +178,7 @@ def _code_predictor(writer: gguf.GGUFWriter, c: CodePredictorConfig) -> None:
 
 
 def _geometry(writer: gguf.GGUFWriter, c: Configuration) -> None:
-    """What no tensor's shape tells and llama.cpp has built in."""
+    """What no tensor's shape shows and llama.cpp has built in."""
     writer.add_float32(Key.PREDICTOR_ROPE_THETA, c.predictor.rope_theta)
     writer.add_uint32(Key.DECODER_HEADS, c.decoder.n_heads)
     writer.add_uint32(Key.DECODER_WINDOW, c.decoder.window)
@@ -209,7 +209,7 @@ def _voices(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
 
 
 def _provenance(writer: gguf.GGUFWriter, checkpoint: Checkpoint, sha256: Mapping[str, str]) -> None:
-    """What the pair was made from and by; in both files, so that halves of two pairs can be told apart."""
+    """What the pair was made from and by; in both files, so that halves of different pairs can be distinguished."""
     writer.add_string(Key.MODEL_TYPE, checkpoint.model_type)
     writer.add_string(Key.MODEL_SIZE, checkpoint.model_size)
     writer.add_string(Key.SOURCE, checkpoint.source)

@@ -1,7 +1,7 @@
 """Which tensor is stored in which type: one table, first matching row wins.
 
 Why it is as it is:
-- Token tables are only looked up, row by row, and quantizing them below 8 bits is heard in the pacing.
+- Token tables are only looked up, row by row, and quantizing them below 8 bits audibly changes the pacing.
 - The predictor's `ffn_down` is never F16: its input peaks near 1.5e5, above F16's 65504, and a product with an F16
   weight casts its input to F16. Blocks carry a scale, F32 and BF16 have the range; llama.cpp takes F32 for BF16 too.
 - The k-quants' + and the layers chosen for it are llama.cpp's `use_more_bits` (src/llama-quant.cpp).

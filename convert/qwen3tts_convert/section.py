@@ -56,7 +56,7 @@ class Section:
 
     def rope(self) -> Section:
         """How positions are turned: `rope_parameters`, as transformers 5 saves it, `rope_theta` in it; before, this was
-        `rope_scaling`, which may be missing or null, and a `rope_theta` beside it."""
+        `rope_scaling`, which may be missing or null, and a `rope_theta` next to it."""
         found = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
         name = "rope_parameters" if self.values.get("rope_parameters") else "rope_scaling"
         if not isinstance(found, dict):

@@ -1,7 +1,7 @@
 """The token list of the talker file: the text tokens of a Qwen2 tokenizer, then the codec's.
 
 llama.cpp sees one vocabulary, [text | codec]. Text tokens keep the bytes-as-characters spelling of vocab.json. Codec
-tokens are named after what config.json says of them: `<|codec_17|>`, `<|codec_bos|>`, `<|codec_language_english|>`,
+tokens are named after their entries in config.json: `<|codec_17|>`, `<|codec_bos|>`, `<|codec_language_english|>`,
 `<|spk_vivian|>`; by these names runtimes find them.
 """
 
@@ -56,13 +56,13 @@ class Tokenizer:
     merges: list[str]
     """Pairs, "left right", the most important first."""
     add_bos_token: bool | None
-    """As tokenizer_config.json has it; None if it does not say."""
+    """As tokenizer_config.json has it; None if it has none."""
     files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class _Added:
-    """A token that stands beside the BPE vocabulary."""
+    """A token outside the BPE vocabulary."""
 
     id: int
     token: str
@@ -78,8 +78,8 @@ class _Added:
 def read_tokenizer(folder: Path, n_rows: int) -> Tokenizer:
     """The text tokenizer, its list filled up to the `n_rows` of the text embedding with unused tokens.
 
-    Reads tokenizer.json, as transformers does where there is one: vocab.json and merges.txt beside it may be older.
-    Else these two, and tokenizer_config.json for the tokens added to them. Types are as in llama.cpp's converter
+    Reads tokenizer.json, as transformers does where there is one: vocab.json and merges.txt in the same folder may be
+    older. Else these two, and tokenizer_config.json for the tokens added to them. Types are as in llama.cpp's converter
     (conversion/base.py, get_vocab_base). Raises CheckpointError.
     """
     if n_rows > MAX_ROWS:

@@ -67,7 +67,7 @@ class Draft:
 
 
 def write_files(drafts: Sequence[Draft], on_bytes: Callable[[Path, int], None]) -> None:
-    """Write the files, all or none. `on_bytes` hears of every block: the file and the block's size.
+    """Write the files, all or none. `on_bytes` is called for every block with the file and the block's size.
 
     Raises ModelFileError if they cannot be written, CheckpointError if a tensor's values are unsound; whatever is
     raised, by a callback or by Ctrl-C too, no file is left behind.

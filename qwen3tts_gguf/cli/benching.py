@@ -122,7 +122,7 @@ def _print(report: Report) -> None:
         "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
         "voice": f"{voice['kind']}{reference}, layout {report['layout']}",
         "load": f"{report['load_seconds']:.2f} s",
-        "prefill": f"{prefill['ms']:.0f} ms, {prefill['positions']} positions, {prefill['kept']} of them kept",
+        "prefill": f"{prefill['ms']:.0f} ms, {prefill['positions']} positions, {prefill['kept']} of them reused",
         "first audio, warm": f"{first['warm_ms']:.0f} ms",
         f"first audio, from {first['start']}": f"{first['from_start_seconds']:.2f} s",
         "peak memory": "unknown" if report["peak_rss_gb"] is None else f"{report['peak_rss_gb']:.2f} GB",
@@ -165,7 +165,7 @@ def _print_plan(report: Report) -> None:
 
 def _threads(report: Report) -> str:
     shares = report["side_by_side"]
-    beside = f" ({shares[0]}, and {shares[1]} for the codec beside them)" if shares else ""
+    beside = f" ({shares[0]}, and {shares[1]} for the codec in parallel)" if shares else ""
     return f"threads: {report['threads']}{beside}"
 
 

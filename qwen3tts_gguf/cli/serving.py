@@ -187,7 +187,7 @@ def serve(
     app = create_app(settings, load, model_name=name, version=_version(), preload=preload, wyoming=wyoming)
     if not is_local and not keys:
         stderr.print(
-            f"warning: anybody who reaches {host} may use this server: set {KEY_ENVIRONMENT} or --api-key-file",
+            f"warning: everyone who can reach {host} can use this server: set {KEY_ENVIRONMENT} or --api-key-file",
             soft_wrap=True,
         )
     if not quiet:

@@ -1,9 +1,9 @@
-"""The codec decoder's place in the engine: beside talker and predictor where there are threads for both.
+"""The codec decoder in the engine: in parallel with talker and predictor where there are threads for both.
 
-Work with all threads runs on the engine's own thread; work beside the other nets runs on a thread of the codec's, which
-never takes more than the plan's share. (Each thread that computes with ggml has its own team of OpenMP threads. Once
-the teams together have more threads than there are processors, libgomp's threads sleep instead of spinning while they
-wait for each other: a frame of the predictor took 87 ms instead of 27, Intel Xeon, 2 cores.)
+Work with all threads runs on the engine's own thread; work in parallel with the other nets runs on the codec's thread,
+which never takes more than the plan's share. (Each thread that computes with ggml has its own team of OpenMP threads.
+Once the teams together have more threads than there are processors, libgomp's threads sleep instead of spinning while
+they wait for each other: a frame of the predictor took 87 ms instead of 27, Intel Xeon, 2 cores.)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Due:
 
 
 class CodecStage:
-    """Decodes lanes' frames into their mailboxes. For the engine's thread; at most one call runs beside it.
+    """Decodes lanes' frames into their mailboxes. For the engine's thread; at most one call runs in parallel with it.
 
     wake: called when a lane's speech was stopped here.
     """
@@ -53,16 +53,16 @@ class CodecStage:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the codec computes beside the engine's thread now."""
+        """Whether the codec is computing in parallel with the engine's thread."""
         return self._running is not None and not self._running.done()
 
     def settle(self) -> None:
-        """Wait for what runs beside."""
+        """Wait for the work that runs in parallel."""
         running, self._running = self._running, None
         if running is not None:
             running.result()
 
-    def prime(self, lane: Lane, *, beside: bool) -> None:
+    def prime(self, lane: Lane, *, in_parallel: bool) -> None:
         """Give a lane its codec state: of silence, or of its reference clip, so that the onset follows from it."""
 
         def work() -> None:
@@ -71,9 +71,9 @@ class CodecStage:
             except Exception as error:
                 lane.mailbox.end(Ending(error=error))
 
-        self._run(work, beside)
+        self._run(work, in_parallel)
 
-    def decode_due(self, due: Sequence[Due], *, beside: bool) -> None:
+    def decode_due(self, due: Sequence[Due], *, in_parallel: bool) -> None:
         """Decode frames and put them into the lanes' mailboxes; what goes wrong ends the lanes with an error."""
 
         def work() -> None:
@@ -83,7 +83,7 @@ class CodecStage:
                 for each in due:
                     each.lane.mailbox.end(Ending(error=error))
 
-        self._run(work, beside)
+        self._run(work, in_parallel)
 
     def decode(self, state: CodecState, codes: NDArray[np.integer]) -> NDArray[np.float32]:
         """codes [T, 16] -> samples [T * 1920], at once and with all threads. Raises CodesError."""
@@ -103,9 +103,9 @@ class CodecStage:
             self._thread.shutdown()
         self._primed.clear()
 
-    def _run(self, work: Callable[[], None], beside: bool) -> None:
+    def _run(self, work: Callable[[], None], in_parallel: bool) -> None:
         self.settle()
-        if beside and self._thread is not None:
+        if in_parallel and self._thread is not None:
             self._backend.use_threads(self._shares.codec)
             self._running = self._thread.submit(work)
         else:
@@ -137,7 +137,7 @@ class CodecStage:
         """codes [n, 16], frames [n, 1920]: up to the frame in which the watch finds that it is no longer speech."""
         complaint, n = None, 0
         while n < len(codes) and complaint is None:
-            complaint = lane.watch.hear(int(codes[n][0]), frames[n]) if lane.watch else None
+            complaint = lane.watch.check(int(codes[n][0]), frames[n]) if lane.watch else None
             n += 1
         lane.mailbox.put(Piece(codes[:n], frames[:n].reshape(-1)))
         if complaint:

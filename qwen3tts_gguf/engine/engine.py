@@ -97,7 +97,7 @@ class Engine:
     def start(self, lane: Lane) -> None:
         """Work on a lane from now on, until it has ended or is cancelled."""
         with self._changed:
-            self._require_usable()  # in the block: once `close` was called, nobody works on lanes that are added
+            self._require_usable()  # in the block: once `close` was called, lanes that are added are never computed
             self._lanes.append(lane)
             self._changed.notify_all()
 
@@ -162,7 +162,7 @@ class Engine:
         try:
             while (lanes := self._next_lanes()) is not None:
                 self._step(lanes)
-        except BaseException as unexpected:  # a fault of ours: nobody is left waiting
+        except BaseException as unexpected:  # a fault of ours: no reader is left waiting
             reason = unexpected
             with self._changed:
                 self._closing = True
@@ -198,7 +198,7 @@ class Engine:
                 return due
 
     def _retire(self, *, all_lanes: bool = False) -> None:
-        """Free what lanes hold that nobody reads any more, or that have made their last frame."""
+        """Free what lanes hold that are no longer read, or that have made their last frame."""
         for lane in list(self._lanes):
             if all_lanes or lane.is_over or lane.ending:
                 if lane.sequence is not None:
@@ -236,7 +236,7 @@ class Engine:
         lane.timings.prompt_positions, lane.timings.prompt_kept = len(prompt.embeddings), lane.sequence.n_kept
         lane.timings.prompt += time.perf_counter() - started
         is_alone = all(other.sequence is None or other is lane for other in self._lanes)
-        self._codec.prime(lane, beside=not is_alone)
+        self._codec.prime(lane, in_parallel=not is_alone)
 
     def _prefill(self, lane: Lane) -> None:
         assert lane.sequence is not None
@@ -277,7 +277,7 @@ class Engine:
         self._hand_to_codec(lanes)
 
     def _hand_to_codec(self, lanes: Sequence[Lane]) -> None:
-        """Have the codec decode what lanes have ready, beside the next step where the plan says so.
+        """Have the codec decode what lanes have ready, in parallel with the next step where the plan says so.
 
         The first frame of a speech that is alone is decoded at once with all threads: somebody waits for its sound.
         """
@@ -289,10 +289,10 @@ class Engine:
                 lane.undecoded.clear()
         if due:
             is_first_and_alone = len(lanes) == 1 and lanes[0].n_frames == 1
-            self._codec.decode_due(due, beside=not is_first_and_alone)
+            self._codec.decode_due(due, in_parallel=not is_first_and_alone)
 
     def _n_threads(self) -> int:
-        """Threads of talker and predictor: all, unless the codec is at work beside them."""
+        """Threads of talker and predictor: all, unless the codec works in parallel."""
         return self.plan.threads.language if self._codec.is_busy else self.plan.threads.all
 
     def _free(self, reason: BaseException) -> None:

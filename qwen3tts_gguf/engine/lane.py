@@ -100,7 +100,7 @@ class Lane:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits for more of it: cancelled, failed, or stopped by the watch."""
+        """Whether no reader waits for more of it: cancelled, failed, or stopped by the watch."""
         return self.mailbox.ending is not None
 
     @property

@@ -73,7 +73,7 @@ class Mailbox:
         self._tell_listener()
 
     def end(self, ending: Ending) -> None:
-        """The last word; only the first one counts. A cancelled speech drops what nobody has taken."""
+        """The last word; only the first one counts. A cancelled speech drops what was not taken yet."""
         with self._changed:
             if self._ending is not None:
                 return

@@ -1,4 +1,4 @@
-"""How many threads there are, and who computes on them: the nets in turn on all, or the codec beside the others.
+"""How many threads there are, and what runs on them: the nets one after the other on all, or the codec in parallel.
 
 Talker and code predictor mostly read weights, the codec mostly calculates. Beside each other both use a machine better
 than in turn, though each has fewer threads, and whoever is left alone takes all of them (benchmarks/LOG.md).
@@ -19,7 +19,7 @@ SPIN_COUNT = "10000"
 """For the environment variable GOMP_SPINCOUNT, which libgomp reads when it is loaded, with llama_cpp.
 
 ggml's threads spin while they wait for each other. libgomp's default of 300,000 turns costs nothing on idle processors,
-but beside any other load the spinning thread holds the very processor the other one waits for; with too few turns
+but under any other load the spinning thread holds the very processor the other one waits for; with too few turns
 threads sleep and wake all the time, which costs most on a virtual machine (benchmarks/LOG.md).
 """
 

@@ -1,4 +1,4 @@
-"""Where tensors live and who computes: the CPU backend, its buffer types, and weights placed in them.
+"""Where tensors live and what computes them: the CPU backend, its buffer types, and weights placed in them.
 
     backend = Backend(n_threads=2, placements=("AMX", "CPU_REPACK"))
     weights = Weights(backend)

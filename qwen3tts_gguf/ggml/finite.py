@@ -1,4 +1,5 @@
-"""Whether stored weights are numbers, told by the exponents of their floats: values, or the scales of blocks."""
+"""Whether stored weights are finite numbers, decided by the exponents of their floats: values, or the scales of
+blocks."""
 
 from __future__ import annotations
 

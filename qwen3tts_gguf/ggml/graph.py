@@ -98,7 +98,7 @@ class Graph:
                 api.graph_add_node(part, node)
 
     def compute(self, before_part: Callable[[], None] = lambda: None) -> None:
-        """Run the graph; other Python threads go on meanwhile. before_part may set the number of threads anew."""
+        """Run the graph; other Python threads run meanwhile. before_part may change the number of threads."""
         for part in self._parts:
             before_part()
             if api.backend_graph_compute(self._backend.pointer, part) != api.STATUS_SUCCESS:

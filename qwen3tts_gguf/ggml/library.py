@@ -120,7 +120,7 @@ _address = function("ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes
 
 
 def _find_cpu_device() -> int:
-    """ggml's CPU device; where its backend is a plugin that nobody has loaded yet, the best one is loaded."""
+    """ggml's CPU device; if its backend is a plugin that is not loaded yet, the best one is loaded."""
     if not _device_by_type(_DEVICE_TYPE_CPU):
         # void ggml_backend_load_all_from_path(const char * dir_path);
         load = function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)

@@ -1,8 +1,8 @@
-"""Which extra buffer types survive here, found out where a crash costs nothing: in a child process.
+"""Which extra buffer types work on this machine, tried where a crash does no harm: in a child process.
 
     found = try_buffer_types(this_machine())
     found.verdicts          {"AMX": Verdict.ROWS, "CPU_REPACK": Verdict.WORKS}
-    found.notes             what could not be found out, and what to do about it
+    found.notes             what could not be decided, and what to do about it
 
 ggml offers a buffer type when it was compiled for it, which does not mean that it works: gcc 12.2 compiles an AMX
 product of several rows into a crash, and one of a single row into a good one. So before a weight is placed in any such
@@ -36,7 +36,7 @@ from .trial_products import SEVERAL_ROWS, SINGLE_ROWS, STARTED, WRONG
 __all__ = ["Trials", "Verdict", "child_command", "try_buffer_types"]
 
 _VERSION = 1
-"""Of what the child does: a new number makes every verdict be found out again."""
+"""Version of what the child does: with a new number every type is tried again."""
 _SECONDS = 20.0
 """A child takes 0.2 s on an idle machine."""
 _CHILD = f"""
@@ -164,7 +164,7 @@ def _remember(folder: Path | None, key: tuple[str, ...], verdict: Verdict) -> No
         with whole_file(_file(folder, key)) as unfinished:
             unfinished.write_text(json.dumps({"key": key, "verdict": verdict.value}), "utf-8")
     except OSError:
-        pass  # it is found out again next time
+        pass  # it is tried again next time
 
 
 # -- the child, from outside -----------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ _N_THREADS = 2
 
 
 def report(name: str) -> Iterator[str]:
-    """Lines that say how far the products came. A wrong answer ends them; a crash ends the process."""
+    """Lines that report how far the products came. A wrong answer ends them; a crash ends the process."""
     _die_quietly()
     yield STARTED
     for rows, right in ((_SINGLE, SINGLE_ROWS), (_SEVERAL, SEVERAL_ROWS)):

@@ -32,13 +32,13 @@ from .machine import machine_facts, memory_gb, process_seconds, versions
 __all__ = ["FRAME_PARTS", "MIN_FRAMES", "TEXT", "Report", "measure", "plain_voice"]
 
 Report = dict[str, Any]
-"""JSON's types only; units are in the names. `measure` tells what is in it."""
+"""JSON's types only; units are in the names. `measure` documents its contents."""
 
 FRAME_PARTS = ("talker", "predictor", "codec", "other")
 MIN_FRAMES = 2
 """The first frame pays for the prefill, so a second one is needed."""
 
-TEXT = "The quick brown fox jumps over the lazy dog, again and again."  # as benchmarks/llama_pipeline.py says
+TEXT = "The quick brown fox jumps over the lazy dog, again and again."  # the same as in benchmarks/llama_pipeline.py
 _N_WARM_UP = 8
 _N_FIRST_AUDIO = 5
 _EARLY = slice(90, 110)
@@ -65,7 +65,7 @@ def measure(
     comes next. Raises OptionError and all that loading and speaking raise.
 
     -> format (of this report), runtime, model {name, kind, files, bytes, types}, voice {kind, reference_frames},
-    layout, threads, side_by_side (threads of talker and predictor, and of the codec beside them; None where they take
+    layout, threads, side_by_side (threads of talker and predictor, and of the codec in parallel; None where they take
     turns), machine {cpu, cores, memory_gb, system, features}, plan (engine/plan.py, in words), amx_lost (the CPU has
     AMX, and this build cannot fully use it), notes (what could not be found out about the machine), versions, frames,
     audio_seconds, load_seconds, voice_seconds, prefill {positions, kept (known from earlier speeches), ms},
@@ -135,7 +135,8 @@ def measure(
 
 
 def plain_voice(tts: TTS) -> Voice:
-    """What a model of this kind speaks with when nothing is said: its own choice, its first preset, a description."""
+    """What a model of this kind speaks with when no voice is chosen: its own choice, its first preset, a
+    description."""
     if tts.kind == "custom_voice":
         return Voice.preset(next(iter(tts.vocabulary.speakers)))
     if tts.kind == "voice_design":

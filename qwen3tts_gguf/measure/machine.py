@@ -66,7 +66,7 @@ def _cpu_name() -> str:
 
 
 def _features() -> dict[str, list[str]]:
-    """What each of ggml's backends says it uses: {"CPU": ["AVX2", ...]}"""
+    """The CPU features that each of ggml's backends reports: {"CPU": ["AVX2", ...]}"""
     # const char * llama_print_system_info(void);   -> "CPU : SSE3 = 1 | AVX2 = 1 | " for all backends in a row
     line: str = function("llama_print_system_info", c_char_p)().decode()
     features: dict[str, list[str]] = {}

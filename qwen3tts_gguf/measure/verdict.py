@@ -23,7 +23,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class Codebook:
-    """One of the sixteen codes of a frame, over all frames; the talker says the first, the code predictor the rest."""
+    """One of the sixteen codes of a frame, over all frames; the talker generates the first, the code predictor the
+    rest."""
 
     kl: float
     """Mean KL(reference || model) of the distributions, in nats at temperature 1."""
@@ -39,7 +40,7 @@ class Spoken:
 
     text: str
     frames: int
-    """How many were forced: as many as the reference took to say it, or was allowed."""
+    """How many were forced: as many as the reference generated, or was allowed."""
     greedy_frames: int
     """Of the longer of the two greedy runs."""
     greedy_equal: float

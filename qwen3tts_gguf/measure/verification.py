@@ -4,13 +4,13 @@
                                                     └─> model, codes forced ─────┴─> agreement
     speaker vectors: both listen to one clip        greedy runs: both speak each text by themselves
 
-Forced: whatever a model would have said, it goes on from the reference's codes. So every frame is compared after the
-same past, and one early difference does not count in all that follows. All else is the model's own: its token table,
-its keys and values, and its code predictor gets the hidden states of its own talker, as in use. Only the voice is made
-once, by the reference.
+Forced: whatever a model would have chosen, it continues from the reference's codes. So every frame is compared after
+the same past, and one early difference does not count in all that follows. All else is the model's own: its token
+table, its keys and values, and its code predictor gets the hidden states of its own talker, as in use. Only the voice
+is made once, by the reference.
 
 Logits are compared at temperature 1, without the rest of the sampler (penalty, top-k, top-p). Those of code 0 after
-suppression: over the codes and end of speech, since what can never be said has no say here either.
+suppression: over the codes and end of speech, since tokens that are never generated must not count here either.
 
 The pairs are in memory one after the other; of the reference stays what it answered, 0.14 MB a frame.
 """
@@ -71,7 +71,8 @@ def compare(
 
     options: how the reference speaks the texts, and how long at most. choose_voice: makes the voice, with the
     reference. clip: what the speaker encoders listen to; None is the reference's own speech. unrecorded: take files
-    that do not tell their checkpoint, as llama.cpp's converter writes them. on_stage hears what comes next.
+    that do not record their checkpoint, such as those of llama.cpp's converter. on_stage receives the name of the
+    next stage.
 
     Raises ModelFileError for pairs of different checkpoints, before either is loaded; TextError without a text; and all
     that loading and speaking raise.
@@ -129,7 +130,7 @@ def _shapes(file: GgufFile) -> dict[str, Shape]:
 @dataclass(frozen=True)
 class _Line:
     text: str
-    codes: NDArray[np.int32]  # [T, 16], as the reference said it
+    codes: NDArray[np.int32]  # [T, 16], as the reference generated them
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class _Script:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a model says to one line; T are the line's frames."""
+    """What a model predicts for one line; T is its number of frames."""
 
     hidden: NDArray[np.float32]  # [T, hidden], the talker's
     logits: NDArray[np.float32]  # [T, codes and end of speech], of code 0
@@ -160,8 +161,8 @@ def _written(tts: TTS, voice: Voice | None, texts: Sequence[str], options: Speec
             utterance.finish()
         speech.append(utterance.samples)
         lines.append(_Line(text, utterance.codes))
-    heard = np.concatenate(speech) if clip is None else read_audio(clip)
-    return _Script(voice, options, lines, heard[: round(MAX_REFERENCE_SECONDS * SAMPLE_RATE_HZ)])
+    samples = np.concatenate(speech) if clip is None else read_audio(clip)
+    return _Script(voice, options, lines, samples[: round(MAX_REFERENCE_SECONDS * SAMPLE_RATE_HZ)])
 
 
 def _answers(tts: TTS, script: _Script, on_stage: Callable[[str], None]) -> Iterator[_Answer]:
@@ -181,7 +182,8 @@ def _answers(tts: TTS, script: _Script, on_stage: Callable[[str], None]) -> Iter
 
 
 def _speaker_vector(tts: TTS, script: _Script) -> NDArray[np.float32]:
-    """[hidden], without the advice that goes with making a voice: nobody chose the reference's own speech."""
+    """[hidden], without the notes that making a voice gives: the clip is the reference's own speech, not the user's
+    choice."""
     return tts.voice_encoder.speaker_vector(script.clip)
 
 

@@ -91,7 +91,7 @@ def find_mmproj(path: Path) -> Path:
 
 
 class TalkerFile:
-    """The talker's GGUF: transformer, token table, vocabulary, and what the model knows to say and be."""
+    """The talker's GGUF: transformer, token table, vocabulary, and the languages and speakers of the model."""
 
     def __init__(self, path: Path) -> None:
         self.file = file = GgufFile(path)

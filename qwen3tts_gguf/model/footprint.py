@@ -1,4 +1,4 @@
-"""Whether a model fits into memory, told before it is loaded.
+"""Whether a model fits into memory, estimated before it is loaded.
 
 Both files are mapped, so a model too large does not fail: it is read from the disk again for every frame, or the system
 ends the process. What is counted is what speaking touches over and over: the weights but the token table and the
@@ -69,7 +69,7 @@ def _spoken_with(file: GgufFile) -> int:
 
 
 def available_bytes() -> int:
-    """What the system could give without swapping, or less where a control group says so."""
+    """What the system could give without swapping, or less if a control group limits it."""
     return min([int(psutil.virtual_memory().available), *left_in(control_groups("memory"))])
 
 

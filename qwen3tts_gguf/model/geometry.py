@@ -1,7 +1,7 @@
 """What sizes a model may have: past these, ggml or llama.cpp would abort or a graph outgrow its budget.
 
 The released models lie well inside. Both the runtime and the converter ask, so that nothing is written that cannot be
-read. Where a tensor's shape must agree with a size, schema.py says so; here is what the tensors leave open.
+read. schema.py states which tensor shapes must agree with a size; here is what the tensors leave open.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class _ArraySpan:
-    """An array value, found but not decoded: the vocabulary is only read by those who need it."""
+    """An array value, located but not decoded: the vocabulary is decoded only where it is needed."""
 
     type: int
     count: int
@@ -284,7 +284,7 @@ class GgufFile:
                 self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def release_everywhere(self, names: Iterable[str]) -> None:
-        """The same for every mapping of this file in the process, llama.cpp's too. Linux tells of those; elsewhere
+        """The same for every mapping of this file in the process, llama.cpp's too. Linux lists those; elsewhere
         nothing is done."""
         try:
             mappings = Path("/proc/self/maps").read_text().splitlines()

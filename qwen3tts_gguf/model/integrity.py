@@ -42,8 +42,8 @@ class GroupReport:
 def require_finite(file: GgufFile, *names: str) -> None:
     """Raises ModelFileError for a tensor that holds NaN or infinity.
 
-    While speaking it would not be found: where activations are quantized, as beside quantized weights, NaN becomes some
-    number, and all that is heard is noise.
+    While speaking it would not be found: where activations are quantized, as they are for quantized weights, NaN
+    becomes some number, and the speech is noise.
     """
     for name in names:
         if not is_finite(file.blocks(name), file.info(name).type):

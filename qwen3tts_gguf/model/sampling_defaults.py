@@ -1,4 +1,4 @@
-"""How a model wants to be sampled, as its file says it: held against what a sampler can follow."""
+"""A model's default sampling settings from its file, checked against what the samplers support."""
 
 from __future__ import annotations
 

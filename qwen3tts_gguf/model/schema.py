@@ -162,7 +162,7 @@ def _attention_block(
 
 @dataclass(frozen=True)
 class CodePredictorConfig:
-    """The small transformer that says codes 1..15 of a frame."""
+    """The small transformer that generates codes 1..15 of a frame."""
 
     n_layers: int
     hidden: int

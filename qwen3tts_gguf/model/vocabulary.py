@@ -1,7 +1,7 @@
 """What the talker's token table calls its rows: the template's tokens, languages, speakers, codec controls.
 
 llama.cpp's converter names each codec row (`<|codec_bos|>`, `<|codec_language_english|>`, `<|spk_vivian|>`), so a file
-without our own tables of languages and speakers still tells them.
+without our own tables of languages and speakers still has both.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ class Vocabulary:
         control = {i for i in _NOT_CODES if i != self.codec.eos}
         named = {token - n_text for token in file.integers("tokenizer.ggml.suppress_tokens")}
         self.suppressed = sorted(named or control)
-        """Codec tokens the talker must never say: all that are neither codes nor end of speech."""
+        """Codec tokens the talker must never generate: all that are neither codes nor end of speech."""
         self.n_codes = CODEC_VOCABULARY - len(self.suppressed) - 1
-        """Codes the talker may say are 0 to here."""
+        """Codes the talker may generate are 0 to here."""
         no_codes = {*range(self.n_codes, CODEC_VOCABULARY), *control} - {self.codec.eos}
         if self.n_codes < 1 or {*self.suppressed} != no_codes:
             raise ModelFileError(f"{file.path}: its list of suppressed tokens is not the one this runtime supports")

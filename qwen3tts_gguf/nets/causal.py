@@ -13,7 +13,7 @@ Rows are what the time goes into here, 1920 a frame in the end, so how ggml mult
   third of the multiplications. Where they are few its weights take the time, and it is a product with windows.
 - Windows of a dilated convolution are gathered by one copy; at points, rows that belong together lie in memory one
   after another, and nothing is gathered.
-- An elementwise operation computes addresses anew for each row. So narrow rows are taken many at a time, and vectors
+- An elementwise operation computes addresses again for each row. So narrow rows are taken many at a time, and vectors
   of a value a channel are stored as often as fits: "tiled".
 - ggml rounds a product of one row in one way and of two or more in another. So that neither chunks nor company show,
   layers with one row a frame multiply row by row (`linear`); all others have several rows in any case.

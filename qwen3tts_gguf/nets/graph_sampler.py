@@ -8,10 +8,11 @@ The official order (nets/sampling.py). All settings are inputs, so that one grap
 that has no nucleus gets a limit that no probability reaches, greedy decoding is top-k of 1 without noise, and a penalty
 of 1 changes a logit by 0. A draw from softmax(logits / T) is the argmax of logits + T * Gumbel noise.
 
-Equal logits: the lower token comes first. ggml's sorts promise no order among equals, and its top_k keeps any of them
-at the cut: of [5, 5, 5, 6, 6] the top 3 are tokens 4, 3 and 1 (libstdc++). So the sorted *values*, which do not depend
-on the order among equals, only tell how many candidates stay, and the value of the last one. Which tokens they are is
-found by keys that are never equal: above the last value, equal to it, or below it, and then by token.
+Equal logits: the lower token comes first. ggml's sorts promise no order among equals, and its top_k may choose any of
+them at the cut: of [5, 5, 5, 6, 6] the top 3 are tokens 4, 3 and 1 (libstdc++). So the sorted *values*, which do not
+depend on the order among equals, only give the number of candidates that stay, and the value of the last one. Which
+tokens they are is found by keys that are never equal: above the last value, equal to it, or below it, and then by
+token.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The code predictor's computations: a whole frame of several lanes in one graph, and a teacher-forced one.
 
 Sixteen passes over the layers, sampling included, are built once and stay in the cache; Python is entered once per
-frame. An idle lane computes something, which nobody reads: lanes do not touch each other.
+frame. An idle lane computes values that are never read: lanes do not touch each other.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     input embeddings [T, hidden] -> 28 layers -> norm -> hidden [hidden] of the last position -> logits [3072]
 
 Mirrors Qwen3TTSTalkerForConditionalGeneration (qwen-tts 0.1.1, core/models/modeling_qwen3_tts.py). Its rotary embedding
-has three position rows that are always equal; llama.cpp wants them, and a fourth of zeros, beside each batch.
+has three position rows that are always equal; llama.cpp wants them, and a fourth of zeros, with each batch.
 
 Many sequences can be open, one for each speech:
 
@@ -53,7 +53,7 @@ _LONGEST_SLICE = 64
 
 
 class TalkerOutput:
-    """What one position says about the next: `hidden` [hidden] after the final norm, `logits` [3072] of code 0.
+    """The prediction of one position for the next: `hidden` [hidden] after the final norm, `logits` [3072] of code 0.
 
     Both raise ModelFileError when they are not finite, so that one lane's damage is not another's.
     """

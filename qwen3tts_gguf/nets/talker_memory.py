@@ -58,7 +58,7 @@ class Slot:
         past the end of a sequence are masked by adding to products and multiplying with 0, which NaN survives."""
 
     @property
-    def begun(self) -> bool:
+    def has_prefix(self) -> bool:
         """Whether its prefix can be used by others."""
         return self.sound and self.n_positions >= len(self.prefix) > 0
 
@@ -95,11 +95,11 @@ class TalkerMemory:
     # -- a sequence's life ---------------------------------------------------------------------------------------------
 
     def begin(self, n_positions: int, prefix: Rows) -> Slot:
-        """A slot with room for `n_positions`. `prefix` is in it already where a sequence before or beside this one
+        """A slot with room for `n_positions`. `prefix` is in it already where an earlier or concurrent sequence
         began with the same rows. Raises BackendError."""
         self.settle()
         size = self._size(n_positions + _AHEAD)
-        alike = [slot for slot in self._all() if slot.begun and np.array_equal(slot.prefix, prefix)]
+        alike = [slot for slot in self._all() if slot.has_prefix and np.array_equal(slot.prefix, prefix)]
         for slot in alike:
             if not slot.open and slot.context.n_cells == size:
                 slot.open = True
@@ -149,9 +149,9 @@ class TalkerMemory:
         self._retire(empty)
 
     def leave(self, slot: Slot) -> None:
-        """The sequence is closed; its prefix stays as long as nobody needs the stream."""
+        """The sequence is closed; its prefix stays until another sequence needs the stream."""
         slot.open = False
-        if slot.begun:
+        if slot.has_prefix:
             self._cut(slot, len(slot.prefix))
         if not any(other.open for other in self._all()):
             self._rest(slot)
@@ -242,7 +242,7 @@ class TalkerMemory:
         if self.n_cells <= _KEPT_CELLS and all(slot.sound for slot in self._all()):
             return
         used = list(self._slots)
-        if last.begun and last.n_positions <= _FIRST_SIZE:
+        if last.has_prefix and last.n_positions <= _FIRST_SIZE:
             context = self._new_context(1, self._size(1))
             self._add(context)
             self._move(last, Slot(context, 0, _NOTHING))

@@ -125,7 +125,8 @@ class _BufferOverride(ctypes.Structure):
 
 def _buffer_overrides(placed: dict[str, str]) -> Any:
     """An array of regular expressions with the buffer type for the tensors they match; one without an expression ends
-    it. llama.cpp compiles each of them anew for each tensor (32 us for these), so there is one for each buffer type."""
+    it. llama.cpp compiles each of them again for each tensor (32 us for these), so there is one for each buffer
+    type."""
     names: dict[str, list[str]] = {}
     for name, placement in placed.items():
         if placement:
@@ -167,6 +168,6 @@ def _without_tokenizer(n_tokens: int) -> Any:
 
 
 def kv_type(model: TalkerFile) -> GgmlType:
-    """The type of keys and values. Rounding them to F16 is lost beside quantized weights; F32 weights are for exact
-    comparison."""
+    """The type of keys and values. Rounding them to F16 is negligible next to quantized weights; F32 weights are for
+    exact comparison."""
     return GgmlType.F32 if model.file.info("blk.0.attn_k.weight").type == GgmlType.F32 else GgmlType.F16

@@ -1,7 +1,8 @@
 """How many rows one product may take so that each row's result is equal, to the bit, to that of the row alone.
 
 ggml rounds a row differently when it multiplies several at once: for some types and layouts, from some number of rows
-on. Speech must not depend on who else speaks, so rows of different speakers share a product only up to this number.
+on. Speech must not depend on what else is spoken at the same time, so rows of different speeches share a product only
+up to this number.
 
 Measured on an Intel Xeon (AVX-512, AMX), ggml 0.25.3, with 1, 2 and 3 threads and up to 16 rows. What decides there:
 F32, F16 and BF16 take another kernel from 2 rows on (llamafile/sgemm.cpp), plain K-quants from 8 on (tiled/tiled.cpp),

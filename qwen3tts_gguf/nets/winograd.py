@@ -5,8 +5,8 @@
     y  [TILE]          y[i] = sum_j w[j] x[i + j]   y  = mix_after (d u)  [TILE]
 
 Two polynomials are multiplied by their values at as many points as their product has coefficients: that is `d u`, a
-product a point in place of one for each of TILE * k pairs. Where x, w and y are rows and matrices of many channels, `d
-u` is what takes the time, and the mixing of whole rows beside it is cheap. A dilated convolution is a plain one on
+product per point instead of one for each of TILE * k pairs. Where x, w and y are rows and matrices of many channels, `d
+u` is what takes the time; by comparison the mixing of whole rows is cheap. A dilated convolution is a plain one on
 every dilation-th row.
 
 The points are small fractions that come in pairs, 0 and infinity; with them float32 keeps 100 dB for k = 7, where

@@ -1,6 +1,6 @@
 """The HTTP server behind `qwen3tts serve`: one loaded model, spoken with by many clients.
 
-    settings   what the server is told at its start        problems   errors as OpenAI's error object
+    settings   what the server is started with             problems   errors as OpenAI's error object
     model      the one TTS: loaded on first use            scheduler  who speaks next, and who waits
     voices     names to voices                             pace       how fast this machine turns out to be
     encoding   samples to WAV, MP3, Opus, FLAC, AAC, PCM   record     what is noted of a request

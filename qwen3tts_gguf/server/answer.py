@@ -96,7 +96,8 @@ class SpeechResponse(Response):
         async with services.scheduler.enter(client=client_of(scope), live=fields.is_live) as turn:
             record.facts["queue"] = record.seconds
             services.metrics.queue_time.observe(record.seconds)
-            attempts = await turn.prepare(self._attempts)
+            run = services.scheduler.prepare if fields.ref_audio is None else services.scheduler.encode
+            attempts = await run(lambda: self._attempts(turn.tts))
             if fields.is_streamed:
                 await self._stream(turn, attempts, send, record)
             else:
@@ -106,7 +107,7 @@ class SpeechResponse(Response):
                 services.metrics.factor.observe(seconds * SAMPLE_RATE_HZ / self._n_samples)
 
     def _attempts(self, tts: TTS) -> Iterator[AnySpeech]:
-        """In the preparing thread: the voice is found, and encoded where it is new."""
+        """In a thread: the voice is found, or encoded where a clip came with the request."""
         services, fields = self._services, self._fields
         voice, follows = fields.chosen_voice(tts, services.voices, services.settings)
         self._ignores_instructions = bool(fields.instructions) and not follows

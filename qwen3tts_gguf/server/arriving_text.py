@@ -13,7 +13,8 @@ Pacing = Literal["auto", "token", "sentence", "none"]
 """What is spoken of a text that is not complete: see conversation.py."""
 
 _JUDGED_LETTERS = 40
-"""The beginning of a text, ten tokens, that "auto" waits for. It waits for no more once a sentence is complete."""
+"""The beginning of a text, ten tokens, from which "auto" judges its pace. A shorter first sentence shows too little:
+such a text is spoken sentence by sentence."""
 _LETTERS_PER_SECOND = 50.0
 """The talker takes one token per frame, 12.5 a second, and a token has about four letters."""
 _SENTENCE_ENDS = tuple(".!?。！？")
@@ -27,9 +28,12 @@ class ArrivingText:
         self.is_complete = False
         self.began = time.monotonic()
         self.changed = asyncio.Event()
+        self._pacing: Pacing | None = None
 
     def feed(self, piece: str) -> None:
         self.text += piece
+        if self._pacing is None:
+            self._judge()
         self.changed.set()
 
     def complete(self) -> None:
@@ -58,13 +62,14 @@ class ArrivingText:
 
     async def pacing(self) -> Pacing:
         """What "auto" means for this text; known after its beginning."""
+        await self.wait_until(lambda: self._pacing is not None)
+        return self._pacing or "sentence"
 
-        def is_enough() -> bool:
-            text = self.text.rstrip()
-            return len(text) >= _JUDGED_LETTERS or text.endswith(_SENTENCE_ENDS)
-
-        await self.wait_until(is_enough)
-        if self.is_complete:
-            return "token"
-        n, seconds = len(self.text), time.monotonic() - self.began
-        return "token" if n >= max(_JUDGED_LETTERS, _LETTERS_PER_SECOND * seconds) else "sentence"
+    def _judge(self) -> None:
+        """Decide as soon as enough has arrived, so that the decision does not depend on when somebody asks for it."""
+        n_letters = len(self.text.rstrip())
+        if n_letters >= _JUDGED_LETTERS:
+            seconds = time.monotonic() - self.began
+            self._pacing = "token" if n_letters >= _LETTERS_PER_SECOND * seconds else "sentence"
+        elif self.text.rstrip().endswith(_SENTENCE_ENDS):
+            self._pacing = "sentence"

@@ -8,7 +8,7 @@ says what the talker is given of an utterance that is not complete:
     token      every word as it comes, in one speech without seams; the speech waits where the text is late
     sentence   whole sentences, a speech each; for texts that are written more slowly than they are spoken
     none       nothing before the flush
-    auto       token, unless the beginning of the text shows that it comes too slowly for that
+    auto       token, if the first 40 letters arrive as fast as they are spoken; otherwise sentence
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from ..audio_sink import pcm16
 from ..model.schema import SAMPLE_RATE_HZ
-from .encoding import encoder
+from .encoding import Encoder, at_speed, encoder
 from .problems import Problem
 
-__all__ = ["DEFAULT", "ElevenLabsEncoder", "elevenlabs_encoder"]
+__all__ = ["DEFAULT", "elevenlabs_encoder"]
 
 DEFAULT = "mp3_44100_128"
 _PCM_RATES = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -25,23 +26,15 @@ _COMPRESSED = {
 _ULAW_BIAS, _ULAW_CLIP = 132, 32635
 
 
-class ElevenLabsEncoder(Protocol):
-    """As `encoding.Encoder`."""
-
-    def write(self, samples: NDArray[np.float32]) -> bytes: ...
-
-    def finish(self) -> bytes: ...
-
-
-def elevenlabs_encoder(format: str) -> ElevenLabsEncoder:
-    """Raises Problem for an unknown format."""
+def elevenlabs_encoder(format: str, speed: float = 1.0) -> Encoder:
+    """speed: of the speech, at its pitch. Raises Problem for an unknown format."""
     codec, _, rate = format.partition("_")
     if codec == "pcm" and rate.isdecimal() and int(rate[:9]) in _PCM_RATES:
-        return _Resampled(int(rate), _pcm)
+        return at_speed(_Resampled(int(rate), _pcm), speed)
     if format in ("ulaw_8000", "alaw_8000"):
-        return _Resampled(8000, _ulaw if codec == "ulaw" else _alaw)
+        return at_speed(_Resampled(8000, _ulaw if codec == "ulaw" else _alaw), speed)
     if format in _COMPRESSED:
-        return encoder(_COMPRESSED[format], whole=False)
+        return encoder(_COMPRESSED[format], whole=False, speed=speed)
     raise Problem(400, "unsupported_output_format", f"unknown output_format {format!r:.40}", param="output_format")
 
 
@@ -50,6 +43,8 @@ class _Coding(Protocol):
 
 
 class _Resampled:
+    media_type = "audio/basic"
+
     def __init__(self, rate_hz: int, coding: _Coding) -> None:
         self._stream = None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(SAMPLE_RATE_HZ, rate_hz, 1)
         self._coding = coding
@@ -63,7 +58,7 @@ class _Resampled:
     def _code(self, samples: NDArray[np.float32], *, last: bool) -> bytes:
         if self._stream is not None:
             samples = self._stream.resample_chunk(np.asarray(samples, np.float32), last=last)
-        return self._coding(np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16))
+        return self._coding(pcm16(samples))
 
 
 def _pcm(samples: NDArray[np.int16]) -> bytes:

@@ -10,8 +10,9 @@ from typing import Any
 from starlette.websockets import WebSocket
 
 from .conversation import Conversation, Output, Sound, UtteranceEnd
-from .elevenlabs_formats import DEFAULT, ElevenLabsEncoder, elevenlabs_encoder
+from .elevenlabs_formats import DEFAULT, elevenlabs_encoder
 from .elevenlabs_messages import CloseContext, CloseSocket, KeepAlive, Text, fields_of, key_of, read_message
+from .encoding import Encoder
 from .guard import matching_key
 from .problems import Problem
 from .record import client_of, record_of
@@ -35,7 +36,7 @@ async def speak_as_elevenlabs(socket: WebSocket, services: Services, voice: str,
 class _Context:
     """One text and its sound. unflushed: whether text came after the last flush."""
 
-    def __init__(self, id: str, conversation: Conversation, encoder: ElevenLabsEncoder) -> None:
+    def __init__(self, id: str, conversation: Conversation, encoder: Encoder) -> None:
         self.id, self.conversation, self.encoder = id, conversation, encoder
         self.unflushed = self.is_closed = self.has_failed = False
 
@@ -126,7 +127,7 @@ class _Session:
         if len(self._contexts) >= _MOST_CONTEXTS:
             raise Problem(429, "too_many_contexts", f"there are at most {_MOST_CONTEXTS} contexts: close some")
         fields = fields_of(self._voice, self._query, self._services.settings, message.fields)
-        encoder = elevenlabs_encoder(self._format)
+        encoder = elevenlabs_encoder(self._format, fields.speed)
         id = message.context
 
         async def send(output: Output) -> None:

@@ -17,11 +17,12 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from ..audio_sink import pcm16
 from ..audio_speed import SpeedChanger
 from ..model.schema import SAMPLE_RATE_HZ
 from .problems import Problem
 
-__all__ = ["FORMATS", "MEDIA_TYPES", "Encoder", "encoder"]
+__all__ = ["FORMATS", "MEDIA_TYPES", "Encoder", "at_speed", "encoder"]
 
 MEDIA_TYPES = {
     "mp3": "audio/mpeg",
@@ -58,6 +59,11 @@ def encoder(format: str, *, whole: bool, speed: float = 1.0) -> Encoder:
     Raises Problem for a format that is unknown, or whose library is not installed.
     """
     made = _encoder(format, whole=whole)
+    return at_speed(made, speed)
+
+
+def at_speed(made: Encoder, speed: float) -> Encoder:
+    """The same encoder with the speech's speed changed before it."""
     return made if speed == 1 else _Faster(made, speed)
 
 
@@ -169,7 +175,7 @@ class _Whole:
         self._file = _open(self._sink, format)
 
     def write(self, samples: NDArray[np.float32]) -> bytes:
-        self._file.write(_rounded(samples) if self._file.subtype == "PCM_16" else samples)
+        self._file.write(pcm16(samples) if self._file.subtype == "PCM_16" else samples)
         return b""
 
     def finish(self) -> bytes:
@@ -186,17 +192,12 @@ class _Streamed:
         self._file = _open(self._sink, format)
 
     def write(self, samples: NDArray[np.float32]) -> bytes:
-        self._file.write(_rounded(samples) if self._file.subtype == "PCM_16" else samples)
+        self._file.write(pcm16(samples) if self._file.subtype == "PCM_16" else samples)
         return self._sink.taken()
 
     def finish(self) -> bytes:
         self._file.close()
         return self._sink.taken()
-
-
-def _rounded(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    """To 16 bits, as in WAV and PCM; libsndfile would round down."""
-    return np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16)
 
 
 class _Forward:

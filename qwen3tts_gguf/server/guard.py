@@ -80,7 +80,7 @@ class Guard:
         if self._hosts and _host(headers.get("host", "")) not in self._hosts:
             raise Problem(403, "host_not_allowed", "this server does not answer to that Host", may_retry=False)
         if self._is_foreign(scope, headers):
-            message = "pages of that origin may not use this server (see --cors-origin)"
+            message = "pages of that origin may not use this server"
             raise Problem(403, "origin_not_allowed", message, may_retry=False)
         if self._settings.api_keys:
             key = matching_key(self._settings.api_keys, _given_keys(scope, headers))

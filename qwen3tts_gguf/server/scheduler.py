@@ -181,6 +181,7 @@ class Scheduler:
         self._is_empty = asyncio.Event()
         self._is_empty.set()
         self._preparing = ThreadPoolExecutor(1, "qwen3tts-prepare")
+        self._encoding = ThreadPoolExecutor(1, "qwen3tts-encode")
 
     # -- what is going on ----------------------------------------------------------------------------------------------
 
@@ -222,6 +223,10 @@ class Scheduler:
     async def prepare(self, function: Callable[[], Result]) -> Result:
         """Run a function in the one thread that prepares speeches."""
         return await asyncio.get_running_loop().run_in_executor(self._preparing, function)
+
+    async def encode(self, function: Callable[[], Result]) -> Result:
+        """Run a function that encodes a clip, for seconds perhaps, in a thread that nobody else's speech waits for."""
+        return await asyncio.get_running_loop().run_in_executor(self._encoding, function)
 
     # -- for turns -----------------------------------------------------------------------------------------------------
 
@@ -275,7 +280,8 @@ class Scheduler:
         except asyncio.TimeoutError:
             for turn in self._running:
                 turn.cancel()
-        self._preparing.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._preparing, self._encoding):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def refuse_more(self) -> None:
         """From now on every new request is refused with 503."""

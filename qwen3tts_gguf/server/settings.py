@@ -1,4 +1,4 @@
-"""What the server is told at its start."""
+"""What the server is started with: the options of `qwen3tts serve`."""
 
 from __future__ import annotations
 

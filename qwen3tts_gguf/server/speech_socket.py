@@ -108,7 +108,7 @@ class _Session:
 
     async def _start(self, start: SoundStart) -> None:
         format = start.fields.response_format
-        self._encoder = encoder(format, whole=not start.fields.is_streamed)
+        self._encoder = encoder(format, whole=not start.fields.is_streamed, speed=start.fields.speed)
         self._n_bytes = 0
         place: dict[str, Any] = {"utterance_index": start.utterance, "sentence_index": start.sentence}
         sound = {"format": format, "sample_rate": SAMPLE_RATE_HZ, "channels": 1}

@@ -66,7 +66,7 @@ def router(services: Services) -> APIRouter:
         await asyncio.to_thread(services.voices.require_free, name, overwrite=overwrite)
         async with services.model.lease() as tts:
             transcript = next((fields[field] for field in _TRANSCRIPTS if fields.get(field, "").strip()), None)
-            await services.scheduler.prepare(
+            await services.scheduler.encode(
                 lambda: services.voices.save(
                     tts, name, clip, transcript=transcript, language=fields.get("language") or None, overwrite=overwrite
                 )

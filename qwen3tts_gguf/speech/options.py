@@ -23,7 +23,7 @@ class SpeechOptions:
     language: str | None = None
     """A name, ISO code or locale the model knows, or "auto"; None: the voice's own, else auto."""
     seed: int | None = None
-    """Of all random choices; None draws one, which `Utterance.seed` tells."""
+    """Seed of all random choices; None draws one, which `Utterance.seed` returns."""
     greedy: bool = False
     """Take the likeliest code each time, in talker and predictor."""
     max_frames: int | None = None

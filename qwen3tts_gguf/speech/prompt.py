@@ -68,7 +68,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Reference:
-    """A clip to go on from: what is said in it, and its codes as the talker hears them."""
+    """A clip to continue from: its transcript, and its codes as the talker takes them."""
 
     text: str
     code_embeddings: Rows

@@ -1,9 +1,9 @@
-"""What no longer is speech: codes that go round in circles, and silence that does not end.
+"""What is no longer speech: codes that repeat in a loop, and silence that does not end.
 
-Both are judged over one stretch of 75 frames, 6 s in which nothing new was heard. Speech does not come near it:
+Both are judged over one stretch of 75 frames, 6 s in which nothing new was spoken. Speech does not come near it:
 
-- A pause, where code 0 hardly changes and little is heard, takes 1 s at a comma and 2 to 3 s at a paragraph.
-- A text that repeats itself ("la la la") is seldom said twice alike, nor do its rounds last a whole number of frames,
+- A pause, where code 0 hardly changes and the level is low, takes 1 s at a comma and 2 to 3 s at a paragraph.
+- A text that repeats itself ("la la la") is seldom spoken twice alike, nor do its rounds last a whole number of frames,
   so its codes fall differently each time. (Those of nano do: it can be stopped after 6 s of one word.) A circle is
   exact but for a stray code here and there: nine in ten must be what they were one round earlier, and a round takes
   1.2 s at most, so that five of them pass.
@@ -11,7 +11,7 @@ Both are judged over one stretch of 75 frames, 6 s in which nothing new was hear
   itself. Between a loud vowel and the softest sound lie 40 dB at most, and in 6 s there is a vowel.
 
 What takes less than 6 s, the budget of frames ends. The talker chooses code 0 alone and knows the other fifteen only by
-their sum, so it is code 0 that goes round; the others are drawn anew each time and hide it.
+their sum, so it is code 0 that goes round; the others are drawn again each time and hide it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ STRETCH = 75
 _LONGEST_ROUND = 15
 _REPEATED = 0.9
 _SILENT = 1e-3
-"""Root mean square of a frame in which nothing is heard: -60 dB of full scale,"""
+"""Root mean square of a silent frame: -60 dB of full scale,"""
 _SILENT_TO_LOUDEST = 1e-2
 """or 40 dB below the loudest frame."""
 
@@ -65,8 +65,8 @@ class SpeechWatch:
         self._levels: deque[float] = deque(maxlen=STRETCH)
         self._loudest = 0.0
 
-    def hear(self, code0: int, samples: NDArray[np.float32]) -> str | None:
-        """A frame's code 0 and its samples [1920] in [-1, 1] -> what is wrong by now, in words, or None."""
+    def check(self, code0: int, samples: NDArray[np.float32]) -> str | None:
+        """Takes a frame's code 0 and its samples [1920] in [-1, 1]; returns what is wrong by now, in words, or None."""
         level = float(np.sqrt(np.square(samples).mean()))
         self._codes.append(code0)
         self._levels.append(level)

@@ -1,4 +1,4 @@
-"""What a reading will say: its passages one after the other, with their seeds and the pauses between them."""
+"""What a reading will speak: its passages one after the other, with their seeds and the pauses between them."""
 
 from __future__ import annotations
 

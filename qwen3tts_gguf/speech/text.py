@@ -35,7 +35,7 @@ _SSML = re.compile(r"<(speak|break|prosody|say-as|phoneme|emphasis|voice)\b[^<]*
 
 
 def clean_text(text: str) -> str:
-    """The text with plain spaces and line ends, and without marks that nobody pronounces; for texts, transcripts and
+    """The text with plain spaces and line ends, and without marks that are not pronounced; for texts, transcripts and
     instructions alike. Raises TextError."""
     return with_plain_spaces(text).strip()
 

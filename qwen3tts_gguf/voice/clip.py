@@ -140,7 +140,7 @@ _FASTEST, _SLOWEST = 0.45, 1.6
 
 
 def fit_notes(seconds: float, transcript: str) -> tuple[Note, ...]:
-    """Whether a clip of that length can say the transcript, by what its script usually takes."""
+    """Whether a clip of that length can contain the transcript, by the usual pace of its script."""
     usual = sum(_letter_seconds(letter) for letter in transcript)
     if _FASTEST * usual <= seconds <= _SLOWEST * usual:
         return ()

@@ -152,7 +152,7 @@ class Compatibility:
 
 
 def guessed_kind(files: ModelFiles, vocabulary: Vocabulary) -> str:
-    """For files of llama.cpp's converter, which do not say."""
+    """For files of llama.cpp's converter, which do not record it."""
     if vocabulary.speakers:
         return CUSTOM_VOICE
     return BASE if files.mmproj.speaker_encoder else VOICE_DESIGN

@@ -127,7 +127,7 @@ class VoiceEncoder:
 def codec_fingerprint(model: MmprojFile) -> str:
     """The same for every pair with this codec, whatever its size and type: of the semantic codebook, as F16.
 
-    Empty where that is quantized, as llama.cpp's converter does at q8_0: then nothing can be told.
+    Empty where that is quantized, as llama.cpp's converter does at q8_0: then nothing can be concluded.
     """
     name = "a.gen.wav.quant.first.codebook.weight"
     if model.file.info(name).type not in (GgmlType.F32, GgmlType.F16):

@@ -24,7 +24,7 @@ _TEXTS = ("transcript", "preset_name", "instruct", "language", "codec", "speaker
 _NUMBERS = ("clip_rate_hz",)
 _MAX_VECTOR, _MAX_FRAMES = 16_384, 4_096
 _MAX_FILE_BYTES = 1 << 20
-_MAX_VALUE = 1e4  # of a speaker vector; beside a row a thousand times louder than the rest nothing is heard of the text
+_MAX_VALUE = 1e4  # of a speaker vector; a row a thousand times larger than the rest drowns the text
 
 
 def write_voice_file(path: Path, fields: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
     voices.json, NAME.flac ──> ShippedVoice ──cache, else encoders──> Voice (speaker vector, codes)
 
 nano has ten of its own, the only ones it was trained on; every other model that clones has the ten of models/voices.
-The first of a table is the default voice. How they were made is in the cards beside them.
+The first of a table is the default voice. The model cards in their folders describe how they were made.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A voice: who speaks. What of a reference clip the talker needs, a shipped voice's name, a preset, or a description.
 
-A clip gives up to two things. Its speaker vector tells who speaks; it fits models of one size. Its codes, with the
-words said in it, let the talker go on as that speaker (in-context cloning), which sounds closer; they fit every model
-with the same codec. `VoiceEncoder` makes both, and is the only one that needs the encoders.
+A clip gives up to two things. Its speaker vector identifies the speaker; it fits models of one size. Its codes, with
+the words spoken in it, let the talker continue as that speaker (in-context cloning), which sounds closer; they fit
+every model with the same codec. `VoiceEncoder` makes both, and is the only one that needs the encoders.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Voice:
     codes: NDArray[np.int32] | None = None
     """The codec codes [frames, 16] of a clip."""
     transcript: str | None = None
-    """What is said in it; there are codes exactly when there is a transcript."""
+    """The words spoken in the clip; there are codes exactly when there is a transcript."""
     preset_name: str | None = None
     """One of the model's own speakers."""
     instruct: str | None = None
-    """How to speak, or for a VoiceDesign model, who."""
+    """How to speak; for a VoiceDesign model, a description of the voice."""
     language: str | None = None
     """Taken when an utterance names none."""
     codec: str = ""
@@ -81,7 +81,7 @@ class Voice:
     ) -> Voice:
         """The voice of a clip: a file libsndfile reads, or mono samples [n] with their `rate_hz`.
 
-        transcript: what is said in the clip, for in-context cloning; without it the speaker vector alone is used.
+        transcript: the words spoken in the clip, for in-context cloning; without it the speaker vector alone is used.
         tts: the model that will speak. Raises AudioError, or OptionError for a model without the encoders.
         """
         if isinstance(audio, np.ndarray):
