@@ -11,6 +11,12 @@ ci:
 test *arguments:
     python -m pytest {{arguments}}
 
+# The tests in a fresh environment of another Python, which must be installed: just python 3.13
+python version:
+    python{{version}} -m venv build/python-{{version}}
+    build/python-{{version}}/bin/pip install --quiet '.[dev]'
+    build/python-{{version}}/bin/python -m pytest
+
 # The full-geometry tests; CHECKPOINTS holds random-weight checkpoints 0.6b-base and 1.7b-base (CONTRIBUTING.md)
 slow checkpoints:
     QWEN3TTS_CHECKPOINTS={{checkpoints}} python -m pytest -m slow
@@ -27,9 +33,9 @@ nano reference:
 cpus *variants:
     python tests/cpus.py {{variants}}
 
-# Build the source distribution and the wheel, check them, and try the wheel in a bare environment
-release:
-    python tests/release.py
+# Build the archives, check them, try the wheel in a bare environment; `repository` is the public address, for links
+release repository="":
+    python tests/release.py {{repository}}
 
 # Make models/voices again: espeak-ng, a package registry, a few minutes
 voices:
@@ -43,6 +49,10 @@ fuzz:
 # What people bring, through the command line; FOLDER holds make_clips.py and make_checkpoints.py
 field folder:
     python benchmarks/field.py {{folder}}
+
+# Make docs/commands.md again from the help of the commands
+help:
+    python tests/command_page.py
 
 # Style and types
 lint:

@@ -1,13 +1,16 @@
-"""Ours and llama.cpp's own pipeline, turn and turn about, so that both meet the same machine:
+"""Compare qwen3tts with llama.cpp's own pipeline and with other engines, in turns, so that all meet the same machine:
 
     python benchmarks/compare.py --ours TALKER.gguf [TALKER.gguf ...] --theirs TALKER.gguf MMPROJ.gguf \\
         --runs 3 --frames 72 --threads 2 --out results.json
 
-A round is theirs once and each of ours once, every one a process of its own; a ratio is that of two runs of one round.
-Both speak the same sentence for the same number of frames, with end of speech barred, and return it as a whole, which
-is all that theirs can do. RTF is work (prompt included, loading not) over audio, and both are measured twice: the first
-speech of a process, when much of the weights is not yet in its memory, and the next one. Their codec always
-computes windows of 72 frames: other counts would not be fair to them.
+A round runs llama.cpp's pipeline, each peer and each of our models once, every one in a process of its own; a ratio
+compares two runs of one round. All speak the same sentence for the same number of frames. RTF is seconds of work
+(prompt included, loading not) per second of audio, and is measured twice: in the first speech of a process, when much
+of the weights is not yet in its memory, and in the next one. llama.cpp's pipeline returns the sound as a whole, and its
+codec always computes windows of 72 frames: other counts would not be fair to it.
+
+A peer is a command that takes --frames and --threads and prints the fields of llama_pipeline.py, for example
+--peer "vox-environment/bin/python benchmarks/vox_pipeline.py MODEL.tmod REFERENCE.wav".
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ def main() -> None:
         description="Compare qwen3tts with llama.cpp's own pipeline.", epilog=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    arguments.add_argument("--ours", type=Path, nargs="+", required=True, metavar="TALKER", help="its mmproj beside it")
+    arguments.add_argument("--ours", type=Path, nargs="+", required=True, metavar="TALKER", help="mmproj next to it")
     arguments.add_argument("--theirs", type=Path, nargs=2, required=True, metavar=("TALKER", "MMPROJ"))
     arguments.add_argument("--runs", type=int, default=3, help="rounds (3)")
     arguments.add_argument("--frames", type=int, default=_THEIR_WINDOW, help="of 80 ms (72)")
@@ -41,6 +44,7 @@ def main() -> None:
     arguments.add_argument(
         "--their-plain-buffers", action="store_true", help="keep their talker out of AMX and other extra buffers"
     )
+    arguments.add_argument("--peer", action="append", default=[], metavar="COMMAND", help="another engine; repeatable")
     arguments.add_argument("--out", type=Path, metavar="FILE.json")
     wanted = arguments.parse_args()
     if wanted.runs < 1 or wanted.frames < 2 or wanted.threads < 1:
@@ -51,19 +55,28 @@ def main() -> None:
     if wanted.out and not wanted.out.resolve().parent.is_dir():
         arguments.error(f"no folder for {wanted.out}")
 
+    same_work = ["--frames", str(wanted.frames), "--threads", str(wanted.threads)]
     their_command = [sys.executable, str(ROOT / "benchmarks" / "llama_pipeline.py"), *map(_absolute, wanted.theirs)]
-    their_command += ["--frames", str(wanted.frames), "--threads", str(wanted.threads)]
+    their_command += same_work
     if wanted.their_plain_buffers:
         their_command.append("--plain-buffers")
-    our_commands = [_our_command(talker, wanted.frames, wanted.threads) for talker in wanted.ours]
+    peer_commands = [[*shlex.split(peer), *same_work] for peer in wanted.peer]
+    our_commands = [
+        [sys.executable, str(ROOT / "benchmarks" / "our_pipeline.py"), _absolute(talker), *same_work]
+        for talker in wanted.ours
+    ]
     their_runs: list[dict[str, Any]] = []
+    peer_runs: list[list[dict[str, Any]]] = [[] for _ in peer_commands]
     our_runs: list[list[dict[str, Any]]] = [[] for _ in our_commands]
     for i in range(wanted.runs):
         their_runs.append(_report_of(their_command))
-        _print_run(i, "libmtmd", wanted.theirs[0], their_runs[-1])
+        _print_run(i, wanted.theirs[0].name, their_runs[-1])
+        for command, runs in zip(peer_commands, peer_runs, strict=True):
+            runs.append(_report_of(command))
+            _print_run(i, _model_of(command), runs[-1])
         for talker, command, runs in zip(wanted.ours, our_commands, our_runs, strict=True):
             runs.append(_report_of(command))
-            _print_run(i, "qwen3tts", talker, runs[-1])
+            _print_run(i, talker.name, runs[-1])
 
     result = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -78,6 +91,17 @@ def main() -> None:
             **_summary(their_runs),
             "runs": their_runs,
         },
+        "peers": [
+            {
+                "command": _without_folders(command),
+                "model": _model_of(command),
+                **_summary(runs),
+                "ratio": _ratio(their_runs, runs, "rtf"),
+                "first_ratio": _ratio(their_runs, runs, "first_rtf"),
+                "runs": runs,
+            }
+            for command, runs in zip(peer_commands, peer_runs, strict=True)
+        ],
         "ours": [
             {
                 "files": [talker.name, f"mmproj-{talker.name}"],
@@ -95,9 +119,10 @@ def main() -> None:
         wanted.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
-def _our_command(talker: Path, n_frames: int, n_threads: int) -> list[str]:
-    program = [sys.executable, str(ROOT / "benchmarks" / "our_pipeline.py"), _absolute(talker)]
-    return [*program, "--frames", str(n_frames), "--threads", str(n_threads)]
+def _model_of(command: list[str]) -> str:
+    """The name of a peer's model: the first argument after its program that is a file and no program."""
+    files = (Path(argument) for argument in command[1:])
+    return next((file.name for file in files if file.is_file() and file.suffix != ".py"), command[0])
 
 
 def _absolute(file: Path) -> str:
@@ -139,9 +164,9 @@ def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], what: str) 
     return _range([their[what] / our[what] for their, our in zip(theirs, ours, strict=True)])
 
 
-def _print_run(i: int, runtime: str, talker: Path, run: dict[str, Any]) -> None:
+def _print_run(i: int, model: str, run: dict[str, Any]) -> None:
     print(
-        f"round {i + 1}: {runtime:8} {talker.name}: RTF {run['first_rtf']:.3f}, then {run['rtf']:.3f}, "
+        f"round {i + 1}: {run['runtime']:8} {model}: RTF {run['first_rtf']:.3f}, then {run['rtf']:.3f}, "
         f"load {run['load_seconds']:.2f} s, peak {run['peak_rss_gb']:.2f} GB",
         flush=True,
     )
@@ -154,11 +179,13 @@ def _print_result(result: dict[str, Any]) -> None:
         f"{result['frames']} frames"
     )
     print(f"min / median / max of {len(theirs['runs'])} rounds; commit {result['commit']}\n")
-    names = ["libmtmd " + theirs["files"][0], *("qwen3tts " + ours["files"][0] for ours in result["ours"])]
+    names = ["libmtmd " + theirs["files"][0]]
+    names += [f"{peer['runs'][0]['runtime']} {peer['model']}" for peer in result["peers"]]
+    names += ["qwen3tts " + ours["files"][0] for ours in result["ours"]]
     width = max(map(len, names))
     head = (f"{what:^18}" for what in ("RTF, first", "times faster", "RTF, then", "times faster"))
     print(f"{'':{width}}  {'  '.join(head)}  peak GB")
-    for name, row in zip(names, [theirs, *result["ours"]], strict=True):
+    for name, row in zip(names, [theirs, *result["peers"], *result["ours"]], strict=True):
         values = (row.get(what) for what in ("first_rtf", "first_ratio", "rtf", "ratio"))
         cells = (f"{_shown(value) if value else '':^18}" for value in values)
         print(f"{name:{width}}  {'  '.join(cells)}  {row['peak_rss_gb']['max']:.2f}")

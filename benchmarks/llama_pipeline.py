@@ -57,7 +57,7 @@ class LlamaPipeline:
         self._n_vocabulary = llama_cpp.llama_vocab_n_tokens(vocabulary)
 
     def speak(self, text: str, n_frames: int, language: str = "english") -> NDArray[np.float32]:
-        """Exactly n_frames, end of speech barred, code 0 the likeliest -> samples [n_frames * 1920] at 24 kHz"""
+        """Exactly n_frames, end of speech suppressed, code 0 the likeliest -> samples [n_frames * 1920] at 24 kHz"""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
         prompt = text.encode()
         request = mtmd_cpp.mtmd_helper_gen_audio_inp(

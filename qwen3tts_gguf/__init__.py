@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         BackendError,
         CheckpointError,
         CodesError,
+        DeviceError,
         Error,
         ModelFileError,
         NoEndOfSpeech,
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
         UsageError,
         VoiceError,
     )
-    from .reading import Passage, Reading, Sound, read
+    from .reading import Reading, read
+    from .speech.spoken import Passage, Sound
     from .tts import TTS, LiveText, SpeechOptions, Utterance
     from .voice.store import VoiceStore
     from .voice.voice import Voice
@@ -43,6 +45,7 @@ __all__ = [
     "BackendError",
     "CheckpointError",
     "CodesError",
+    "DeviceError",
     "Error",
     "LiveText",
     "ModelFileError",
@@ -67,9 +70,9 @@ __all__ = [
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
-    "Passage": "reading",
+    "Passage": "speech.spoken",
     "Reading": "reading",
-    "Sound": "reading",
+    "Sound": "speech.spoken",
     "read": "reading",
     "TTS": "tts",
     "LiveText": "tts",

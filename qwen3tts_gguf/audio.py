@@ -12,7 +12,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from .container import identify, mended
+from .container import identify, repaired
 from .errors import AudioError, Note
 from .model.schema import SAMPLE_RATE_HZ
 
@@ -53,7 +53,7 @@ def read_clip(path: Path) -> Clip:
     if path.exists() and not path.is_file():  # a pipe, which could not be read twice
         raise AudioError(f"{path}: this is a folder or a pipe, not an audio file")
     try:
-        with soundfile.SoundFile(mended(path) or path) as file:
+        with soundfile.SoundFile(repaired(path) or path) as file:
             rate_hz = int(file.samplerate)
             _require_rate(rate_hz)
             samples, notes = _mono(file, MAX_SECONDS * rate_hz)

@@ -83,7 +83,7 @@ def _stream(target: BinaryIO, format: str | None) -> Iterator[AudioSink]:
     try:
         yield stream
     finally:
-        stream.mend_sizes()
+        stream.correct_sizes()
 
 
 def encoded(samples: NDArray[np.float32], format: str) -> bytes:
@@ -102,9 +102,9 @@ def encoded(samples: NDArray[np.float32], format: str) -> bytes:
 
 def require_writable(target: Path, format: str | None = None) -> None:
     """Before the work is done: that the format is known and the folder is there. Raises AudioError."""
-    _format_of(target, format)
     if target.is_dir():
         raise AudioError(f"{target}: cannot be written, because it is a folder")
+    _format_of(target, format)
     if not target.parent.is_dir():
         raise AudioError(f"{target}: cannot be written, because there is no folder {target.parent}")
 
@@ -149,7 +149,7 @@ class _PcmStream:
 
 class _WavStream:
     """WAV for a stream: the header cannot know the length, so it has the largest, as other streaming tools write it.
-    Where the stream is a file, the sizes are mended at the end."""
+    Where the stream is a file, the sizes are corrected at the end."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -164,7 +164,7 @@ class _WavStream:
         self._stream.write(pcm16(samples).astype("<i2").tobytes())
         self._stream.flush()
 
-    def mend_sizes(self) -> None:
+    def correct_sizes(self) -> None:
         """Write the sizes of what was written."""
         if self._start is None:
             return

@@ -13,7 +13,7 @@ import shlex
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["identify", "mended"]
+__all__ = ["identify", "repaired"]
 
 _HEAD_BYTES = 4096
 
@@ -67,8 +67,8 @@ def _ffmpeg(path: Path) -> str:
     return f"make a WAV of it: ffmpeg -i {source} -vn {target_name}"
 
 
-def mended(path: Path) -> BinaryIO | None:
-    """The file with what its header should say, for those named above; None for all others. Raises OSError."""
+def repaired(path: Path) -> BinaryIO | None:
+    """The file with a correct header, for those named above; None for all others. Raises OSError."""
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)

@@ -1,7 +1,7 @@
 """What can go wrong, as one tree.
 
     Error
-    ├── ModelFileError       a GGUF file: missing, damaged, of another model, the other half of a pair absent
+    ├── ModelFileError       a GGUF file: missing, damaged, of another model, one of a pair absent
     ├── CheckpointError      a Hugging Face checkpoint that cannot be converted
     ├── AudioError           audio that cannot be read, written or used as a reference
     ├── TextError            text that cannot be spoken
@@ -12,6 +12,7 @@
     ├── UsageError           the library is used in a way that cannot work: a speech read twice, a closed model
     ├── NoEndOfSpeech        the model did not end the speech; carries what was generated
     └── BackendError         llama.cpp or ggml refused: out of memory, an unsupported build
+        └── DeviceError      a GPU has too little memory, or lacks an operation
 
 Every message is one line: what is wrong, and where. `hint` is what to do about it, in the library's terms: parameters
 and methods stand in backticks, and the command line replaces them by its flags (cli/wording.py). What works but could
@@ -33,6 +34,7 @@ __all__ = [
     "BackendError",
     "CheckpointError",
     "CodesError",
+    "DeviceError",
     "Error",
     "ModelFileError",
     "NoEndOfSpeech",
@@ -71,7 +73,7 @@ class Note:
 
 
 class ModelFileError(Error):
-    """A GGUF file is missing, damaged, of another model, or lacks its other half."""
+    """A GGUF file is missing or damaged, belongs to another model, or its pair is incomplete."""
 
 
 class CheckpointError(Error):
@@ -122,3 +124,14 @@ class NoEndOfSpeech(Error):
 
 class BackendError(Error):
     """llama.cpp or ggml refused: out of memory, or a build without what is needed."""
+
+
+class DeviceError(BackendError):
+    """A device other than the CPU has too little memory for a net, or lacks an operation that the net needs.
+
+    operation: the one that is missing, in ggml's words; empty where it is memory.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", operation: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.operation = operation

@@ -26,76 +26,20 @@ from .engine.utterance import Utterance
 from .errors import NoEndOfSpeech, Note, UsageError
 from .handover import Handover
 from .model import nano
-from .model.schema import SAMPLE_RATE_HZ
-from .speech.edges import EdgeTrimmer
+from .speech.edges import EdgeTrimmer, trimmed
 from .speech.options import SpeechOptions
 from .speech.passages import MOST_LETTERS, Boundary, Split
 from .speech.script import PAUSES, Line, pauses_in_samples, script
+from .speech.spoken import Passage, PassageStore, Sound, Take
 from .tts import TTS
 from .voice.compatibility import BASE, VOICE_DESIGN
 from .voice.voice import Voice
 
-__all__ = ["Passage", "Reading", "Sound", "passage_letters", "read"]
+__all__ = ["Reading", "passage_letters", "read"]
 
 _MOST_AHEAD = 125
-"""Frames of a stream that may wait for its reader, 10 s: the next passage is begun before this one was played."""
+"""Frames of a stream that may wait for its reader, 10 s: the next passage starts before this one was played."""
 _WAIT_SECONDS = 1.0  # a wait with a timeout lets Ctrl-C through on Windows too
-
-
-@dataclass(frozen=True, eq=False)
-class Passage:
-    """A part of a reading that was spoken in one go."""
-
-    index: int
-    text: str
-    boundary: Boundary
-    """What of the text ends with it."""
-    pause: int
-    """Samples of silence before it."""
-    start: int
-    """Where its samples start in the whole reading, the pause before it included in the count."""
-    samples: NDArray[np.float32]
-    """[n] in [-1, 1] at 24 kHz, edges trimmed and faded, without the pause."""
-    codes: NDArray[np.int32]
-    """[frames, 16], untrimmed."""
-    seed: int
-    """Of the attempt that is in `samples`."""
-    ended: bool
-    """Whether the model ended it; always, unless `keep_unended` was asked for."""
-    notes: tuple[Note, ...] = ()
-    """What could be better, and was not noted with an earlier passage."""
-
-    @property
-    def start_seconds(self) -> float:
-        return self.start / SAMPLE_RATE_HZ
-
-    @property
-    def seconds(self) -> float:
-        """Length of its samples."""
-        return len(self.samples) / SAMPLE_RATE_HZ
-
-    @property
-    def sound(self) -> NDArray[np.float32]:
-        """The pause before it and its samples: joined, those of all passages are the reading."""
-        return np.concatenate([np.zeros(self.pause, np.float32), self.samples])
-
-
-@dataclass(frozen=True, eq=False)
-class Sound:
-    """The next samples of a reading that is streamed."""
-
-    samples: NDArray[np.float32]
-    """[n] in [-1, 1] at 24 kHz."""
-    start: int
-    """Where they start in the whole reading, in samples."""
-    index: int
-    """Of the passage."""
-    text: str
-    """Of the passage."""
-    is_pause: bool = False
-    """Whether it is the silence before the passage."""
-    notes: tuple[Note, ...] = ()
-    """With the first sound of a passage: what could be better, and was not noted before."""
 
 
 def passage_letters(tts: TTS) -> int:
@@ -112,13 +56,14 @@ def read(
     split: Split = "auto",
     pause: float | tuple[float, float] = PAUSES,
     keep_unended: bool = False,
+    store: PassageStore | None = None,
 ) -> Reading:
     """Speak a text of any length in one voice.
 
         for passage in read(tts, story, Voice.shipped("ken")):
             file.write(passage.sound)
 
-    Passages are made by as many lanes as `tts` has, and come in order, each equal to the bit to the same passage made
+    Passages are made by as many lanes as `tts` has, and come in order, each bit-identical to the same passage made
     with one lane. `Reading.stream` gives the sound as it is made instead.
 
     Args:
@@ -131,19 +76,23 @@ def read(
         pause: seconds after a sentence, and after a paragraph; one number is for both. Half of the first follows a
             passage that stops inside a sentence. Pauses inside a passage are the model's own.
         keep_unended: hand out what was spoken of a passage whose attempts all failed, with a note, and go on.
+        store: keeps passages between readings that may be stopped; `stream` does not use it.
 
     Raises TextError, OptionError; while it is read NoEndOfSpeech. The text is split at once, nothing else is computed
     before the first read.
     """
-    return Reading(tts, text, voice, options, split=split, pause=pause, keep_unended=keep_unended)
+    return Reading(tts, text, voice, options, split=split, pause=pause, keep_unended=keep_unended, store=store)
 
 
 @dataclass(frozen=True)
 class _Spoken:
-    """A passage that was spoken."""
+    """A passage that was spoken, or decoded from what a store had."""
 
-    utterance: Utterance
-    notes: tuple[Note, ...]
+    samples: NDArray[np.float32]
+    codes: NDArray[np.int32]
+    seed: int
+    ended: bool
+    notes: tuple[Note, ...] = ()
 
 
 _DRIFT = Note(
@@ -166,11 +115,12 @@ class Reading:
         split: Split,
         pause: float | tuple[float, float],
         keep_unended: bool,
+        store: PassageStore | None,
     ) -> None:
         self.seed = secrets.randbits(32) if options.seed is None else options.seed
         """Makes the same reading again."""
         self._tts, self._voice, self._options = tts, voice, options
-        self._keep_unended = keep_unended
+        self._keep_unended, self._store = keep_unended, store
         self._pauses = pauses_in_samples(pause)
         self._lines = script(
             text, split, options.language, self.seed, shares_seed=tts.kind == VOICE_DESIGN, most=passage_letters(tts)
@@ -213,7 +163,10 @@ class Reading:
             threads.shutdown(cancel_futures=True)
 
     def _spoken(self, line: Line) -> _Spoken:
-        """Speak a passage whole, retried where it does not end; in any thread."""
+        """Speak a passage whole, retried where it does not end, unless it is in the store; in any thread."""
+        if self._store and not self._voice_is_to_come and (take := self._store.load(line)) is not None:
+            samples = self._tts.decode(take.codes, self._tts.resolve(self._voice))
+            return _Spoken(self._edged(line, samples), take.codes, take.seed, ended=True)
         notes: list[Note] = []
         n_failed = 0
         for utterance in self._tts.attempts(line.text, self._voice, self._options_of(line)):
@@ -228,20 +181,24 @@ class Reading:
         if n_failed:
             what = "was spoken again with another seed" if utterance.ended else "is incomplete or has noise"
             notes.append(Note(f"passage {line.index + 1} did not end ({n_failed} times) and {what}"))
-        return _Spoken(utterance, tuple(notes))
+        codes, seed = utterance.codes, utterance.seed
+        if self._store and utterance.ended and not self._voice_is_to_come:
+            self._store.save(line, Take(codes, seed))
+        return _Spoken(self._edged(line, utterance.samples), codes, seed, utterance.ended, tuple(notes))
+
+    def _edged(self, line: Line, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A text that is a single passage is left as it is."""
+        return samples if line.is_all else trimmed(samples)
 
     def _passage(self, line: Line, spoken: _Spoken) -> Passage:
-        utterance, samples = spoken.utterance, spoken.utterance.samples
-        if not line.is_all:
-            trimmer = EdgeTrimmer()
-            samples = np.concatenate([trimmer.feed(samples), trimmer.end()])
         pause = self._pause_before(line)
         start = self._position + pause
-        self._position = start + len(samples)
-        self._carry_on(line, utterance)
+        self._position = start + len(spoken.samples)
+        self._carry_on(line, spoken)
         return Passage(
-            index=line.index, text=line.text, boundary=line.boundary, pause=pause, start=start, samples=samples,
-            codes=utterance.codes, seed=utterance.seed, ended=utterance.ended, notes=self._new(line, spoken.notes),
+            index=line.index, text=line.text, boundary=line.boundary, pause=pause, start=start,
+            samples=spoken.samples, codes=spoken.codes, seed=spoken.seed, ended=spoken.ended,
+            notes=self._new(line, spoken.notes),
         )  # fmt: skip
 
     # -- a stream ------------------------------------------------------------------------------------------------------
@@ -314,11 +271,11 @@ class Reading:
         voice = self._tts.resolve(self._voice)
         self._voice_is_to_come = self._tts.kind == BASE and not voice.is_clone
 
-    def _carry_on(self, line: Line, utterance: Utterance) -> None:
+    def _carry_on(self, line: Line, spoken: _Spoken | Utterance) -> None:
         """Speak the other passages in the voice of the first one, where the model chose it."""
-        if self._voice_is_to_come and utterance.ended:
+        if self._voice_is_to_come and spoken.ended:
             language = None if self._voice is None else self._voice.language
-            voice = Voice.from_speech(utterance.codes, line.text, self._tts.codec_fingerprint)
+            voice = Voice.from_speech(spoken.codes, line.text, self._tts.codec_fingerprint)
             self._voice, self._voice_is_to_come = replace(voice, language=language, notes=()), False
 
     def _new(self, line: Line, notes: tuple[Note, ...]) -> tuple[Note, ...]:

@@ -31,8 +31,10 @@ def require_subtitles(path: Path) -> None:
     """Before the work is done: that the suffix is known and the folder is there. Raises OptionError."""
     if path.suffix.lower() not in _SUFFIXES:
         raise OptionError(f"{path}: subtitles are saved as {' or '.join(_SUFFIXES)}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise OptionError(f"{path}: cannot be written there")
+    if path.is_dir():
+        raise OptionError(f"{path}: cannot be written, because it is a folder")
+    if not path.parent.is_dir():
+        raise OptionError(f"{path}: cannot be written, because there is no folder {path.parent}")
 
 
 def write_subtitles(path: Path, cues: Iterable[Cue]) -> None:

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from .engine.engine import Engine
 from .engine.lane import Request
+from .engine.placement import place
 from .engine.plan import Plan
 from .engine.utterance import Utterance
 from .errors import ModelFileError, Note, OptionError, TextError
 from .freed_memory import return_freed_memory
-from .ggml.device import Backend
 from .model import nano
 from .model.files import ModelFiles
 from .model.footprint import require_room, require_room_for_text
@@ -70,10 +70,12 @@ class TTS:
             use it untried, "off" never does.
         codec_type: how the codec computes: "f16" or "f32" (as the file has it, nearly alike), or "q8_0", faster with
             AMX and less exact (docs/quantization.md). Empty: what suits the machine, never "q8_0".
+        device: "cpu", which touches no GPU; "gpu", or a device by its name, as `devices` lists them; "auto", a GPU with
+            room for the model, or else the CPU; "talker=gpu,codec=cpu" places single nets, for measuring.
         plan: entries of the plan to change, for measuring (engine/plan.py).
         check_memory: refuse a model that plainly does not fit into free memory (model/footprint.py).
 
-    Raises ModelFileError, OptionError, BackendError.
+    Raises ModelFileError, OptionError, BackendError; DeviceError where a device has no memory for the model.
     """
 
     sample_rate_hz = SAMPLE_RATE_HZ
@@ -87,6 +89,7 @@ class TTS:
         n_lanes: int | Literal["auto"] = 1,
         amx: str = "auto",
         codec_type: str = "",
+        device: str = "cpu",
         plan: str = "",
         check_memory: bool = False,
     ) -> None:
@@ -103,8 +106,10 @@ class TTS:
         self.plan = Plan.for_this_machine(n_threads, amx=amx, overrides=overrides)
         self.name = files.talker.name
         self.defaults: GenerationDefaults = files.talker.generation
-        self.voice_encoder = VoiceEncoder(files.mmproj, Backend(self.plan.threads.all))
-        self.engine = Engine(files, self.plan, self.plan.lanes_worth_it if n_lanes == "auto" else n_lanes)
+        placement = place(device, files, check_memory=check_memory)
+        self.voice_encoder = VoiceEncoder(files.mmproj, self.plan.threads.all, placement.devices["encoders"])
+        lanes = self.plan.lanes_worth_it if n_lanes == "auto" else n_lanes
+        self.engine = Engine(files, self.plan, placement, lanes)
         self._close = finalize(self, self.engine.close)
         self.vocabulary = Vocabulary(files.talker.file, files.talker.tokens)  # the engine loads its nets meanwhile
         tokenizer = Tokenizer(files.talker.file, files.talker.tokens)
@@ -125,6 +130,22 @@ class TTS:
             )
         self._prompts = PromptBuilder(self.engine.talker, tokenizer, self.vocabulary)
         return_freed_memory()
+
+    @property
+    def placement(self) -> dict[str, str]:
+        """Net -> the device that computes it, and why it is the CPU where another was asked for."""
+        entries = self.engine.placement.entries()
+        return {**entries, "encoders": self.voice_encoder.placed}
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Why the model is not where it was to be, if it is not."""
+        return self.engine.placement.notes
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The talker file and the mmproj file."""
+        return self._files.talker.file.path, self._files.mmproj.file.path
 
     # -- voices --------------------------------------------------------------------------------------------------------
 
@@ -295,9 +316,18 @@ class TTS:
 
     # -- codes and samples ---------------------------------------------------------------------------------------------
 
-    def decode(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
-        """codes [frames, 16] -> samples [frames * 1920]. Raises CodesError."""
-        return self.engine.decode(codes)
+    def decode(self, codes: NDArray[np.integer], voice: Voice | None = None) -> NDArray[np.float32]:
+        """codes [frames, 16] -> samples [frames * 1920].
+
+        voice: that of the speech, if the codes are of one: cloned from a clip with its transcript, a speech sounds as
+        if the clip came before it. None: nothing came before. Raises CodesError, VoiceError.
+        """
+        return self.engine.decode(codes, None if voice is None else self._clip_before(self.resolve(voice)))
+
+    def _clip_before(self, voice: Voice) -> Voice | None:
+        """The voice, if the codec goes on from its clip."""
+        resolved = self._compatibility.resolve(voice, None)
+        return None if resolved.codes is None or resolved.transcript is None else voice
 
     def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
         """samples [n] at 24 kHz -> codes [ceil(n / 1920), 16]. Raises AudioError; OptionError without an encoder."""

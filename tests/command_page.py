@@ -61,7 +61,9 @@ def _row(parameter: Any) -> str:
         help.append(f"Default: {default}.")
     if parameter.envvar:
         help.append(f"Also set by {parameter.envvar}.")
-    return f"| `{names.strip()}` | {' '.join(help)} |"
+    escaped = "\\|"  # in a table, also within code
+    cells = f"`{names.strip()}`", " ".join(help)
+    return f"| {' | '.join(cell.replace('|', escaped) for cell in cells)} |"
 
 
 if __name__ == "__main__":

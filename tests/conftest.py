@@ -23,7 +23,7 @@ from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.ggml.device import Backend
 from qwen3tts_gguf.model.files import ModelFiles
 
-# The same cases in every run, so that a failure is nobody's bad luck; `just fuzz` looks further.
+# The same cases in every run, so that a failure can be repeated; `just fuzz` tries more.
 _SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 settings.register_profile("tests", max_examples=60, deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.register_profile("fuzz", max_examples=5_000, deadline=None, suppress_health_check=_SLOW)
@@ -97,7 +97,7 @@ def golden() -> Callable[[str], dict[str, Any]]:
 
 
 def beginning(tts: TTS, text: str, voice: Voice | None, options: SpeechOptions) -> Any:
-    """The first `options.max_frames` frames of a speech, as samples: of random weights, which come to no end."""
+    """The first `options.max_frames` frames of a speech, as samples: of random weights, which never end it."""
     with tts.utter(text, voice, options) as utterance:
         utterance.finish()
     return utterance.samples

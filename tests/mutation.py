@@ -84,7 +84,7 @@ def _overwrite(data: bytearray, rng: random.Random) -> None:
 
 
 def poisoned(weights: bytes, rng: random.Random) -> bytes:
-    """The bytes of tensors with one to eight stretches of them overwritten, most with what is no number."""
+    """The bytes of tensors with one to eight stretches of them overwritten, most with bytes that are not a number."""
     data = bytearray(weights)
     for _ in range(rng.randint(1, 8)):
         at, n = rng.randrange(len(data)), rng.choice((4, 64, 4_096, 1 << 16))

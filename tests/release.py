@@ -1,6 +1,10 @@
 """Makes a release and checks it: `just release`. The archives are in dist/ afterwards; uploading them is up to you.
 
-    python tests/release.py
+    python tests/release.py [REPOSITORY]
+
+REPOSITORY is the public address, such as https://github.com/OWNER/NAME. A package registry shows the README without
+its files, so in the archives its relative links lead to the tag vVERSION there. Without an address they
+become plain text.
 
 1. Builds the source distribution, and the wheel from it (`python -m build`, so a file that the source distribution
    lacks is missing in the wheel as well). Needs the extra `release`, a clean checkout and the package registry.
@@ -103,10 +107,29 @@ def metadata_faults(metadata: str, changelog: str) -> list[str]:
 # -- the steps ---------------------------------------------------------------------------------------------------------
 
 
-def build(folder: Path) -> tuple[Path, Path]:
+def readme_for_registry(readme: str, repository: str, version: str) -> str:
+    """The README with links that work without the repository's files; see the top of this file."""
+
+    def link(found: re.Match[str]) -> str:
+        text, target = found.groups()
+        if "://" in target or target.startswith("#"):
+            return found.group()
+        return f"[{text}]({repository}/blob/v{version}/{target})" if repository else text
+
+    return re.sub(r"\[([^\]]+)\]\(([^()\s]+)\)", link, readme)
+
+
+def build(folder: Path, repository: str) -> tuple[Path, Path]:
     """Builds into folder, out of a clean copy: what an earlier build left in the checkout is not in the archives."""
     copy = folder / "checkout"
     run(["git", "clone", "--quiet", str(ROOT), str(copy)])
+    project, readme = copy / "pyproject.toml", copy / "README.md"
+    settings = project.read_text("utf-8")
+    [version] = re.findall(r'^version = "(.+)"$', settings, re.MULTILINE)
+    readme.write_text(readme_for_registry(readme.read_text("utf-8"), repository, version), "utf-8")
+    if repository:
+        urls = f'[project.urls]\nRepository = "{repository}"\n\n[project.scripts]'
+        project.write_text(settings.replace("[project.scripts]", urls), "utf-8")
     run([sys.executable, "-m", "build", "--outdir", str(folder / "dist"), str(copy)], quiet=True)
     [sdist], [wheel] = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
     return sdist, wheel
@@ -162,7 +185,7 @@ def run(command: Sequence[str], folder: Path = ROOT, *, quiet: bool = False) -> 
         raise SystemExit(f"{done.stdout or ''}failed with status {done.returncode}: {' '.join(command)}")
 
 
-def main() -> None:
+def main(repository: str = "") -> None:
     changed = subprocess.run(
         ["git", "status", "--porcelain"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
@@ -170,7 +193,7 @@ def main() -> None:
         raise SystemExit(f"commit or remove these first:\n{changed}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        sdist, wheel = build(folder)
+        sdist, wheel = build(folder, repository.rstrip("/"))
         faults = check(sdist, wheel)
         if faults:
             raise SystemExit("\n".join(faults))
@@ -182,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -16,10 +16,11 @@ FOLDERS = {"qwen3tts_gguf": ROOT / "qwen3tts_gguf", "qwen3tts_convert": ROOT / "
 ROWS = (
     "qwen3tts_gguf.__main__",
     "qwen3tts_gguf.cli",
-    "qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
+    "qwen3tts_gguf.cli.books  qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
     "qwen3tts_gguf.cli.batching",
     "qwen3tts_gguf.cli.batch_report",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting"
+    "  qwen3tts_gguf.cli.devices"
     "  qwen3tts_gguf.cli.serving",
     "qwen3tts_gguf.cli.speech_output",
     "qwen3tts_gguf.cli.long_text",
@@ -42,7 +43,8 @@ ROWS = (
     "qwen3tts_gguf.server.guard  qwen3tts_gguf.server.model  qwen3tts_gguf.server.voices"
     "  qwen3tts_gguf.server.encoding  qwen3tts_gguf.server.pace",
     "qwen3tts_gguf.server.docs_page  qwen3tts_gguf.server.metrics  qwen3tts_gguf.server.problems"
-    "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text",
+    "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text"
+    "  qwen3tts_gguf.server.deadline",
     "qwen3tts_gguf.server",
     "qwen3tts_gguf.batch.cluster",
     "qwen3tts_gguf.batch.work  qwen3tts_gguf.batch.estimate",
@@ -56,19 +58,26 @@ ROWS = (
     "qwen3tts_gguf.measure.benchmark  qwen3tts_gguf.measure.summary",
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
     "qwen3tts_gguf.measure",
+    "qwen3tts_gguf.book.production",
+    "qwen3tts_gguf.book.chapters  qwen3tts_gguf.book.m4b  qwen3tts_gguf.book.naming",
+    "qwen3tts_gguf.book.epub  qwen3tts_gguf.book.plain  qwen3tts_gguf.book.tagging  qwen3tts_gguf.book.workplace",
+    "qwen3tts_gguf.book.archive  qwen3tts_gguf.book.page",
+    "qwen3tts_gguf.book.contents  qwen3tts_gguf.book.encoding",
+    "qwen3tts_gguf.book",
     "qwen3tts_gguf.reading",
     "qwen3tts_gguf.tts",
     "qwen3tts_gguf.engine.utterance  qwen3tts_gguf.engine.forced",
     "qwen3tts_gguf.engine.engine",
     "qwen3tts_gguf.engine.codec_stage",
     "qwen3tts_gguf.engine.lane  qwen3tts_gguf.engine.plan",
-    "qwen3tts_gguf.engine.mailbox  qwen3tts_gguf.engine.threads",
+    "qwen3tts_gguf.engine.mailbox  qwen3tts_gguf.engine.threads  qwen3tts_gguf.engine.placement",
     "qwen3tts_gguf.engine",
     "qwen3tts_gguf.voice.compatibility  qwen3tts_gguf.voice.store  qwen3tts_gguf.voice.shipped",
     "qwen3tts_gguf.voice.encoder  qwen3tts_gguf.voice.cache",
     "qwen3tts_gguf.voice.voice",
     "qwen3tts_gguf.voice.clip  qwen3tts_gguf.voice.file",
     "qwen3tts_gguf.voice",
+    "qwen3tts_gguf.speech.spoken",
     "qwen3tts_gguf.speech.prompt  qwen3tts_gguf.speech.script",
     "qwen3tts_gguf.speech.feeding  qwen3tts_gguf.speech.live_prompt  qwen3tts_gguf.speech.passages",
     "qwen3tts_gguf.speech.pace  qwen3tts_gguf.speech.live_text",
@@ -106,7 +115,9 @@ ROWS = (
     "qwen3tts_gguf.ggml.slots  qwen3tts_gguf.ggml.trial",
     "qwen3tts_gguf.ggml.trial_products",
     "qwen3tts_gguf.ggml.graph  qwen3tts_gguf.ggml.machine",
+    "qwen3tts_gguf.ggml.computation",
     "qwen3tts_gguf.ggml.device  qwen3tts_gguf.ggml.rows",
+    "qwen3tts_gguf.ggml.devices",
     "qwen3tts_gguf.ggml.api  qwen3tts_gguf.ggml.finite",
     "qwen3tts_gguf.ggml.library",
     "qwen3tts_gguf.ggml.types",
@@ -133,7 +144,7 @@ OPEN_TO_CONVERT = {
     )
 }
 
-# What ggml/ may use beside itself.
+# What ggml/ may use besides itself.
 OPEN_TO_GGML = {"qwen3tts_gguf.errors", "qwen3tts_gguf.whole_file"}
 
 CLI = ("qwen3tts_gguf.cli", "qwen3tts_gguf.cli.")
@@ -165,7 +176,8 @@ HOMES = {
     "uvicorn": ("qwen3tts_gguf.server.",),
     "prometheus_client": ("qwen3tts_gguf.server.",),
     "wyoming": ("qwen3tts_gguf.server.wyoming_server", "qwen3tts_gguf.server.wyoming_events"),
-    "av": ("qwen3tts_gguf.server.encoding",),
+    "av": ("qwen3tts_gguf.book.m4b", "qwen3tts_gguf.server.encoding"),
+    "mutagen": ("qwen3tts_gguf.book.m4b", "qwen3tts_gguf.book.tagging"),
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
     "pyarrow": ("qwen3tts_gguf.batch.table", "qwen3tts_gguf.batch.outputs"),
     "fsspec": ("qwen3tts_gguf.batch.storage",),

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from qwen3tts_gguf.server import arriving_text
 from qwen3tts_gguf.server.arriving_text import ArrivingText, Pacing
 
 
@@ -42,7 +41,12 @@ def test_the_decision_does_not_depend_on_when_the_speaker_asks(text: str, pacing
     assert {pacing_of(words, asked_after=n) for n in range(len(words) + 1)} == {pacing}
 
 
-def test_a_slow_beginning_is_spoken_by_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(100))
-    monkeypatch.setattr(arriving_text.time, "monotonic", lambda: float(next(clock)))
-    assert pacing_of(["A first sentence that is long enough ", "to be judged."], asked_after=1) == "sentence"
+@pytest.mark.parametrize(("seconds", "pacing"), [(0.5, "token"), (5.0, "sentence")])
+def test_the_decision_follows_the_pace_of_the_beginning(seconds: float, pacing: Pacing) -> None:
+    async def run() -> Pacing:
+        text = ArrivingText()
+        text.began -= seconds
+        text.feed("The quick brown fox jumps over the lazy dog and")
+        return await asyncio.wait_for(text.pacing(), 10)
+
+    assert asyncio.run(run()) == pacing

@@ -50,7 +50,7 @@ def test_the_report_is_plain_data_and_all_there(report: Report) -> None:
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report) == {
         "format", "runtime", "model", "voice", "layout", "threads", "side_by_side", "machine", "versions", "frames",
-        "plan", "amx_lost", "notes",
+        "plan", "placement", "amx_lost", "notes",
         "audio_seconds", "load_seconds", "voice_seconds", "prefill", "work_seconds", "rtf", "streamed", "frame_ms",
         "first_audio", "peak_rss_gb", "long_run",
     }  # fmt: skip
@@ -79,7 +79,7 @@ def test_times_are_positive_and_add_up(report: Report) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="from /proc")
-def test_linux_tells_the_age_and_the_memory_of_the_process(report: Report) -> None:
+def test_linux_reports_the_age_and_the_memory_of_the_process(report: Report) -> None:
     assert report["first_audio"]["start"] == "process creation"
     assert 0 < report["first_audio"]["from_start_seconds"] < 1e6
     assert 0.01 < report["peak_rss_gb"] < report["machine"]["memory_gb"]
@@ -105,17 +105,17 @@ def test_long_runs_compare_early_and_late_frames(model: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "voice"), [("custom_voice", "preset"), ("voice_design", "description")])
-def test_every_kind_of_model_has_something_to_say(pair: Pair, kind: str, voice: str) -> None:
+def test_every_kind_of_model_is_measured_in_its_own_voice(pair: Pair, kind: str, voice: str) -> None:
     report = measure(pair(model_type=kind).talker, n_threads=1, n_frames=2)
     assert report["model"]["kind"] == kind and report["voice"]["kind"] == voice
 
 
 def test_a_voice_in_context_lengthens_the_prompt(model: Path, report: Report) -> None:
-    voice = Voice(codes=np.zeros((12, 16), np.int32), transcript="What was said.")
+    voice = Voice(codes=np.zeros((12, 16), np.int32), transcript="The words of the clip.")
     cloned = measure(model, n_threads=1, n_frames=2, choose_voice=lambda _: voice)
     assert cloned["voice"] == {"kind": "in context", "reference_frames": 12}
     assert cloned["prefill"]["positions"] > report["prefill"]["positions"] + 12
-    assert 0 < report["prefill"]["kept"] < cloned["prefill"]["kept"] < cloned["prefill"]["positions"]
+    assert 0 < report["prefill"]["reused"] < cloned["prefill"]["reused"] < cloned["prefill"]["positions"]
     stepwise = measure(model, n_threads=1, n_frames=2, layout="stepwise", choose_voice=lambda _: voice)
     assert stepwise["layout"] == "stepwise" and stepwise["prefill"]["positions"] < cloned["prefill"]["positions"]
 
@@ -138,7 +138,7 @@ def test_bench_prints_a_table_and_saves_the_report(model: Path, tmp_path: Path) 
     file = tmp_path / "bench.json"
     done = bench("--model", model, "--frames", 3, "--json", file)
     assert done.exit_code == 0, done.exception
-    for word in ("prefill", "first audio, warm", "peak memory", "talker", "predictor", "codec", "other", "RTF"):
+    for word in ("prefill", "first sound, warm", "peak memory", "talker", "predictor", "codec", "other", "RTF"):
         assert word in done.stdout
     assert done.stderr == ""
     assert json.loads(file.read_text("utf-8"))["frames"] == 3

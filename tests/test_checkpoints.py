@@ -49,7 +49,7 @@ SOURCES = {Key.SOURCE, Key.REVISION, Key.SOURCE_FILES, Key.SOURCE_SHA256, "GGUF.
 
 
 def assert_equal(found: ConvertedPair, expected: ConvertedPair, *but: str) -> None:
-    """Every tensor to the bit, and every key but where they come from."""
+    """Every tensor bit for bit, and every key except those about the source."""
     for half in ("talker", "mmproj"):
         ours, theirs = tensors(getattr(found, half)), tensors(getattr(expected, half))
         assert ours.keys() == theirs.keys()
@@ -264,7 +264,7 @@ def adapter(folder: Path) -> None:
     [
         (
             without_codec,
-            "the folder speech_tokenizer, which holds the codec, is missing",
+            "the folder speech_tokenizer, which contains the codec, is missing",
             "copy it from the checkpoint",
         ),
         (pickled, "pytorch_model.bin is a pickle, only safetensors are converted", "save_pretrained"),

@@ -15,7 +15,8 @@ import test_cli
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import audio_player
-from qwen3tts_gguf.engine.mailbox import Mailbox
+from qwen3tts_gguf.cli.long_text import Spoken
+from qwen3tts_gguf.reading import Passage
 
 run = test_cli.run
 Run = test_cli.Run
@@ -141,23 +142,23 @@ def test_codes_and_a_voice_are_saved_of_a_long_text(run: Run, story: Path, tmp_p
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Ctrl-C, after so many reads of what the engine made."""
-    take, calls = Mailbox.take, []
+    """Ctrl-C, once so many passages are written."""
+    add, added = Spoken.add, []
 
-    def interrupted(mailbox: Mailbox) -> Any:
-        calls.append(mailbox)
-        if len(calls) > after:
+    def interrupted(spoken: Spoken, passage: Passage) -> None:
+        add(spoken, passage)
+        added.append(passage)
+        if len(added) == after:
             raise KeyboardInterrupt
-        return take(mailbox)
 
-    monkeypatch.setattr(Mailbox, "take", interrupted)
+    monkeypatch.setattr(Spoken, "add", interrupted)
 
 
 @pytest.mark.parametrize("keeps", [False, True])
 def test_ctrl_c_keeps_what_was_written_only_if_asked(
     run: Run, tmp_path: Path, keeps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt(monkeypatch, after=50)
+    interrupt(monkeypatch, after=2)
     options = ("--keep-partial",) if keeps else ()
     result = run("speak", STORY * 4, *NANO, "--split", "sentence", "-o", tmp_path / "a.wav", *options)
     assert result.code == 130 and "Traceback" not in result.err
@@ -179,8 +180,8 @@ def test_a_passage_that_never_ends_fails_the_reading_unless_partial_is_kept(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "-f", "story.txt"], "--file is the text"),
-        (["-f", "absent.txt"], "absent.txt: cannot be read"),
+        (["a", "-f", "story.txt"], "--file gives the text"),
+        (["-f", "absent.txt"], "absent.txt: no such file"),
         (["a", "--pause", "long"], "--pause takes seconds"),
         (["a", "--pause", "61"], "--pause must be 0 to 60 s"),
         (["a", "--speed", "5"], "--speed must be 0.25 to 4"),

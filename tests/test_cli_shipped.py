@@ -88,9 +88,7 @@ def listed(run: test_cli.Run, *options: object) -> list[dict[str, Any]]:
 # -- speaking ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_way_to_name_a_voice_is_the_librarys(
-    speak: Callable[..., Any], spoken: Callable[[Voice | None], Any]
-) -> None:
+def test_each_kind_of_voice_is_the_librarys(speak: Callable[..., Any], spoken: Callable[[Voice | None], Any]) -> None:
     by_default = spoken(None)
     assert speak() == by_default == spoken(Voice.shipped(NAMES[0]))
     assert speak("--voice", "none") == speak("--voice", "None") == spoken(Voice()) != by_default
@@ -230,6 +228,12 @@ def test_a_shipped_voice_is_shown(run: test_cli.Run, base: Path, store: VoiceSto
     store.save("ken", Voice(speaker=np.ones(128, np.float32)))
     assert json.loads(run("voice", "show", "ken", "--json", "-m", base).out)["kind"] == "saved"
     assert is_one_error_line(run("voice", "show", "nobody", "-m", base))
+
+
+def test_a_shipped_voice_is_shown_without_a_model(run: test_cli.Run) -> None:
+    """nano, which then speaks, has voices of its own; the help's example is about one of the others."""
+    assert json.loads(run("voice", "show", "mika", "--json").out)["kind"] == "shipped"
+    assert json.loads(run("voice", "show", "f2", "--json").out)["origin"].startswith("espeak-ng")
 
 
 def test_nanos_voices_are_named_without_a_path(run: test_cli.Run) -> None:

@@ -74,17 +74,17 @@ def create(run: test_cli.Run, base: Path) -> Callable[..., Any]:
 # -- clips -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_way_to_give_the_transcript_says_the_same(speak: Callable[..., Any], place: Path) -> None:
+def test_every_source_of_the_transcript_gives_the_same_speech(speak: Callable[..., Any], place: Path) -> None:
     alone = speak("--voice", "ref.wav")
     assert HINT in speak.err
-    said = speak("--voice", "ref.wav", "--ref-text", WORDS)
-    assert "hint" not in speak.err and not np.array_equal(said, alone)
+    spoken = speak("--voice", "ref.wav", "--ref-text", WORDS)
+    assert "hint" not in speak.err and not np.array_equal(spoken, alone)
     (place / "words.txt").write_text(f"{WORDS}\n")
-    assert np.array_equal(speak("--voice", "ref.wav", "--ref-text-file", "words.txt"), said)
+    assert np.array_equal(speak("--voice", "ref.wav", "--ref-text-file", "words.txt"), spoken)
     (place / "ref.txt").write_text(f"{WORDS}\n")
-    assert np.array_equal(speak("--voice", "ref.wav"), said) and "hint" not in speak.err
+    assert np.array_equal(speak("--voice", "ref.wav"), spoken) and "hint" not in speak.err
     assert np.array_equal(speak("--voice", "ref.wav", "--x-vector-only"), alone) and "hint" not in speak.err
-    assert not np.array_equal(speak("--voice", "ref.wav", "--ref-text", "Something else, then."), said)
+    assert not np.array_equal(speak("--voice", "ref.wav", "--ref-text", "Something else, then."), spoken)
 
 
 def test_the_pad_is_in_the_codes(speak: Callable[..., Any]) -> None:
@@ -106,7 +106,7 @@ def test_a_warning_is_one_line(speak: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--ref-text", WORDS), ("--ref-text", WORDS, "--ref-pad", "0")], ids=len)
-def test_a_kept_voice_speaks_like_its_clip(
+def test_a_saved_voice_speaks_like_its_clip(
     speak: Callable[..., Any], create: Callable[..., Any], options: tuple[str, ...]
 ) -> None:
     result = create("Anna 1.0", *options)
@@ -119,9 +119,13 @@ def test_a_kept_voice_speaks_like_its_clip(
 
 def test_create_takes_transcripts_as_speak_does(create: Callable[..., Any], place: Path) -> None:
     (place / "ref.txt").write_text(WORDS)
-    for name, options in {"beside": (), "file": ("--ref-text-file", "ref.txt"), "alone": ("--x-vector-only",)}.items():
+    for name, options in {
+        "near": (),
+        "file": ("--ref-text-file", "ref.txt"),
+        "alone": ("--x-vector-only",),
+    }.items():
         assert create(name, *options, "-q").err == ""
-    voices = {name: VoiceStore(place / "voices").load(name) for name in ("beside", "file", "alone")}
+    voices = {name: VoiceStore(place / "voices").load(name) for name in ("near", "file", "alone")}
     assert [voice.transcript for voice in voices.values()] == [WORDS, WORDS, None]
 
 
@@ -196,7 +200,7 @@ def test_a_voice_is_overwritten_by_force_only(create: Callable[..., Any], place:
     assert VoiceStore(place / "voices").load("anna").transcript == WORDS
 
 
-def test_speaking_with_a_kept_voice_loads_no_encoder(
+def test_speaking_with_a_saved_voice_loads_no_encoder(
     speak: Callable[..., Any], create: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from qwen3tts_gguf.voice import encoder as voice
@@ -211,7 +215,9 @@ def test_speaking_with_a_kept_voice_loads_no_encoder(
     speak("--voice", "anna")
 
 
-def test_a_kept_voice_speaks_its_language_unless_asked(speak: Callable[..., Any], create: Callable[..., Any]) -> None:
+def test_a_saved_voice_speaks_its_language_unless_another_is_given(
+    speak: Callable[..., Any], create: Callable[..., Any]
+) -> None:
     create("anna", "-l", "fr")
     create("ben")
     assert np.array_equal(speak("--voice", "anna"), speak("--voice", "ben", "-l", "french"))
@@ -264,7 +270,7 @@ def test_presets_and_instructions(speak: Callable[..., Any], pair: Pair) -> None
     assert not np.array_equal(plain, slow)
 
 
-def test_a_designed_voice_is_kept_and_cloned_by_a_base_model(
+def test_a_designed_voice_is_saved_and_cloned_by_a_base_model(
     run: test_cli.Run, speak: Callable[..., Any], pair: Pair, place: Path
 ) -> None:
     design = pair(size="tiny-1.7b", model_type="voice_design").talker
@@ -280,7 +286,7 @@ def test_a_designed_voice_is_kept_and_cloned_by_a_base_model(
     assert is_one_error_line(result) and "a voice named 'keeper' exists already" in result.err
 
 
-def test_inspect_tells_what_a_model_accepts(run: test_cli.Run, pair: Pair) -> None:
+def test_inspect_lists_what_a_model_accepts(run: test_cli.Run, pair: Pair) -> None:
     custom = pair(model_type="custom_voice").talker
     facts = json.loads(run("inspect", custom, "--json").out)["files"][0]["facts"]
     assert (
@@ -332,7 +338,7 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
         (["speak", *REF, "--ref-pad", "0"], "give --ref-text too"),
         (["speak", *REF, "--ref-text", " "], "the transcript of the clip is empty"),
         (["speak", *REF, "--ref-text-file", "empty.txt"], "the transcript of the clip is empty"),
-        (["speak", *REF, "--ref-text-file", "absent.txt"], "absent.txt: cannot be read"),
+        (["speak", *REF, "--ref-text-file", "absent.txt"], "absent.txt: no such file"),
         (["speak", *REF, "--ref-text-file", "latin1.txt"], "latin1.txt: not UTF-8"),
         (["speak", *REF, "--speaker", "vivian"], "--speaker and --voice both choose the voice"),
         (["speak", "--voice", "nobody"], "no voice named 'nobody'"),
@@ -340,8 +346,8 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
         (["speak", "--voice", "../nobody"], "../nobody: no such file"),
         (["speak", "--voice", "no!body"], "'no!body' cannot be the name of a voice"),
         (["speak", "--voice", "x" * 300], "cannot be the name of a voice"),
-        (["speak", "--voice", "kept", *TEXT], "'kept' is not a clip: --ref-text"),
-        (["speak", "--voice", "kept", "--ref-pad", "0"], "'kept' is not a clip: --ref-text"),
+        (["speak", "--voice", "saved", *TEXT], "'saved' is not a clip: --ref-text"),
+        (["speak", "--voice", "saved", "--ref-pad", "0"], "'saved' is not a clip: --ref-text"),
         (["speak", "--voice", "codes", "--x-vector-only"], "has no speaker vector"),
         (["speak", "--voice", "other"], "made with another model"),
         (["speak", "--voice", "damaged"], "not a voice file, or a damaged one"),
@@ -352,22 +358,22 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
         (["speak", "--instruct", "Slowly."], "this model (base) cannot follow instructions: it clones"),
         (["speak", "--save-voice", "../x"], "'../x' cannot be the name of a voice"),
         (
-            ["speak", "--save-voice", "kept"],
-            "already: choose another name, or delete that voice: qwen3tts voice delete kept",
+            ["speak", "--save-voice", "saved"],
+            "already: choose another name, or delete that voice: qwen3tts voice delete saved",
         ),
         (["speak", "-m", "{custom}"], "needs a speaker: it has presets (--speaker): serena, vivian"),
         (["speak", "-m", "{custom}", *REF], "this model cannot clone"),
         (["speak", "-m", "{custom}", *REF, *TEXT], "this model cannot clone"),
-        (["speak", "-m", "{custom}", "--voice", "kept"], "(custom_voice) cannot clone a voice: it has presets"),
+        (["speak", "-m", "{custom}", "--voice", "saved"], "(custom_voice) cannot clone a voice: it has presets"),
         (["speak", "-m", "{custom}", "--speaker", "nobody"], "unknown speaker 'nobody'; this model knows serena"),
         (["speak", "-m", "{custom}", "--speaker", "ryan", "--instruct", "Slowly."], "cannot follow instructions"),
         (["speak", "-m", "{design}"], "needs a description of the voice: it speaks as a description says (--instruct)"),
         (["speak", "-m", "{design}", "--instruct", ""], "needs a description of the voice"),
-        (["speak", "-m", "{design}", "--instruct", "A man.", "--voice", "kept"], "cannot clone a voice"),
+        (["speak", "-m", "{design}", "--instruct", "A man.", "--voice", "saved"], "cannot clone a voice"),
         (["speak", "-m", "{design}", "--instruct", "A man.", "--speaker", "ryan"], "has no preset speakers"),
         (["voice", "create", "../x", "ref.wav"], "'../x' cannot be the name of a voice"),
         (
-            ["voice", "create", "kept", "ref.wav"],
+            ["voice", "create", "saved", "ref.wav"],
             "exists already: choose another name, delete that voice first, or replace it with --force",
         ),
         (["voice", "create", "x", "absent.wav"], "absent.wav: no such file"),
@@ -378,16 +384,17 @@ REF, TEXT = ["--voice", "ref.wav"], ["--ref-text", WORDS]
         (["voice", "create", "x", "ref.wav", *TEXT, "--x-vector-only"], "give one or the other"),
         (["voice", "show", "nobody"], "no voice named 'nobody'"),
         (["voice", "delete", "nobody"], "no voice named 'nobody'"),
+        (["voice", "delete", "mika"], "'mika' is shipped with the package and cannot be deleted"),
         (["voice", "delete", "../voices/kept"], "cannot be the name of a voice"),
-        (["voice", "mix", "kept", "nobody", "-o", "x"], "no voice named 'nobody'"),
-        (["voice", "mix", "kept", "-o", "x"], "two or more voices"),
-        (["voice", "mix", "kept", "other", "-o", "x"], "made with different models"),
-        (["voice", "mix", "kept", "codes", "-o", "x"], "only voices with a speaker vector"),
-        (["voice", "mix", "kept", "kept", "-o", "kept"], "a voice named 'kept' exists already"),
-        (["voice", "mix", "kept", "kept", "-o", "../x"], "cannot be the name of a voice"),
-        (["voice", "mix", "kept", "kept", "--weights", "1", "-o", "x"], "a weight for each"),
-        (["voice", "mix", "kept", "kept", "--weights", "1,a", "-o", "x"], "--weights takes numbers"),
-        (["voice", "mix", "kept", "kept", "--weights", "1,-1", "-o", "x"], "weights must"),
+        (["voice", "mix", "saved", "nobody", "-o", "x"], "no voice named 'nobody'"),
+        (["voice", "mix", "saved", "-o", "x"], "two or more voices"),
+        (["voice", "mix", "saved", "other", "-o", "x"], "made with different models"),
+        (["voice", "mix", "saved", "codes", "-o", "x"], "only voices with a speaker vector"),
+        (["voice", "mix", "saved", "saved", "-o", "saved"], "a voice named 'saved' exists already"),
+        (["voice", "mix", "saved", "saved", "-o", "../x"], "cannot be the name of a voice"),
+        (["voice", "mix", "saved", "saved", "--weights", "1", "-o", "x"], "a weight for each"),
+        (["voice", "mix", "saved", "saved", "--weights", "1,a", "-o", "x"], "--weights takes numbers"),
+        (["voice", "mix", "saved", "saved", "--weights", "1,-1", "-o", "x"], "weights must"),
         (["codec", "encode", "absent.wav"], "absent.wav: no such file"),
         (["codec", "encode", "words.txt"], "words.txt: not an audio file"),
         (["codec", "encode", "ref.wav", "-o", "codes.txt"], "codes can only be saved as .npy"),
@@ -399,7 +406,7 @@ def test_what_cannot_be_is_one_line_and_exit_1(
     run: test_cli.Run, pair: Pair, base: Path, place: Path, arguments: list[str], message: str
 ) -> None:
     store, codes = VoiceStore(place / "voices"), np.zeros((2, 16), np.int32)
-    store.save("kept", Voice(speaker=np.ones(128, np.float32)))
+    store.save("saved", Voice(speaker=np.ones(128, np.float32)))
     store.save("other", Voice(speaker=np.ones(192, np.float32)))
     store.save("codes", Voice(codes=codes, transcript="Hi."))
     store.save("damaged", Voice(codes=codes, transcript="Hi.")).write_text("not a voice")

@@ -297,7 +297,7 @@ def test_quiet_short_and_narrow_clips_get_one_note_each(tts: TTS, tmp_path: Path
     soundfile.write(path, CLIP[: RATE_HZ // 2], RATE_HZ)
     assert "has only 0.5 s, which is short" in one_note(tts, path)
     soundfile.write(path, CLIP[::3], 8_000, subtype="ULAW")
-    assert "8000 samples a second, and so no sound above 4 kHz" in one_note(tts, path)
+    assert "8000 samples per second, and so no sound above 4 kHz" in one_note(tts, path)
 
 
 def test_the_notes_of_a_file_are_the_voices(tts: TTS, tmp_path: Path) -> None:

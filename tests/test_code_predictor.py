@@ -144,9 +144,9 @@ def test_the_first_code_follows_the_official_distribution(
     assert len(p) > 3  # a test of something
 
     rng, n = np.random.default_rng(11), 300
-    said = np.array([frame_of(predictor, hidden[0], sampling, rng).codes[1] for _ in range(n)])
-    assert set(said.tolist()) <= set(order.tolist())
-    counts = np.array([(said == code).sum() for code in order])
+    chosen = np.array([frame_of(predictor, hidden[0], sampling, rng).codes[1] for _ in range(n)])
+    assert set(chosen.tolist()) <= set(order.tolist())
+    counts = np.array([(chosen == code).sum() for code in order])
     likely = p * n >= 5
     statistic = ((counts - p * n)[likely] ** 2 / (p * n)[likely]).sum()
     freedom = max(int(likely.sum()) - 1, 1)
@@ -164,8 +164,8 @@ def test_the_penalty_is_aware_of_the_sign(files: ModelFiles, hidden: NDArray[np.
     for row in hidden[:4]:
         codes = frame_of(predictor, row, sampling).codes
         for step, logits in enumerate(predictor.logits(row, codes)):
-            said = codes[1 : 1 + step]  # code 0 is of another codebook
-            logits[said] = np.where(logits[said] < 0, logits[said] * 1.5, logits[said] / 1.5)
+            chosen = codes[1 : 1 + step]  # code 0 belongs to another codebook
+            logits[chosen] = np.where(logits[chosen] < 0, logits[chosen] * 1.5, logits[chosen] / 1.5)
             assert codes[1 + step] == logits.argmax()
 
 

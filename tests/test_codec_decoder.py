@@ -1,4 +1,4 @@
-"""The codec decoder: chunks and company change no sample, wrong codes are refused, F16 stays near F32."""
+"""The codec decoder: chunks and other streams change no sample, wrong codes are refused, F16 stays near F32."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_what_follows_a_primed_state_is_what_follows_decoded_frames(
         ("nano", "Q8_0", 2),
     ],
 )
-def test_samples_do_not_depend_on_company_chunks_or_threads(
+def test_samples_do_not_depend_on_other_streams_chunks_or_threads(
     pair: Callable[..., ConvertedPair], name: str, layout: str, n_threads: int
 ) -> None:
     """Six streams, more than one graph takes, in random companies and chunks, one of them past the end of the ring."""

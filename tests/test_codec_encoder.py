@@ -67,7 +67,7 @@ def test_codes_equal_the_official_ones(encoder: CodecEncoder, golden: Arrays, n_
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 959, 960, 961, 1_919, 1_920, 1_921, 15_360, 15_361])
-def test_every_begun_frame_has_codes(encoder: CodecEncoder, n_samples: int) -> None:
+def test_every_started_frame_has_codes(encoder: CodecEncoder, n_samples: int) -> None:
     codes = encoder.encode(tiny.reference_clip(n_samples))
     assert codes.shape == (-(-n_samples // encoder.samples_per_frame), 16)
     assert codes.min() >= 0 and codes.max() < encoder.config.codebook_size

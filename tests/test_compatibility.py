@@ -1,4 +1,4 @@
-"""Which voice may speak with which model, what is said of those that may not, and which language is spoken."""
+"""Which voice may speak with which model, which errors the others get, and which language is spoken."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def model(pair: Pair) -> Callable[[str], TTS]:
 
 @pytest.fixture(scope="module")
 def voices(model: Callable[[str], TTS]) -> dict[str, Voice]:
-    """Every kind of voice there is, those of clips with names of the model that heard them."""
+    """Every kind of voice there is, those of clips with the name of the model that encoded them."""
     clips = {
         f"{kind}{size}": Voice.from_audio(
             tiny.reference_clip(), model(f"base{size}"), rate_hz=24_000, transcript=WORDS if kind == "clone" else None

@@ -95,6 +95,20 @@ def test_a_missing_text_is_a_command_not_understood(run: test_cli.Run) -> None:
     assert result.code == 2 and "Missing text: give it as an argument, by --file, or - for standard input" in result.err
 
 
+def test_words_without_quotes_and_the_name_of_a_file_get_a_hint(run: test_cli.Run, tmp_path: Path) -> None:
+    result = run("speak", "Good", "morning.")
+    assert result.code == 2 and "goes in quotes" in result.err
+    (tmp_path / "seven.txt").write_text("Seven.", "utf-8")
+    result = run("speak", str(tmp_path / "seven.txt"), "-m", "absent")
+    assert f"to speak what is in the file: -f {tmp_path / 'seven.txt'}" in result.err
+
+
+def test_a_wrong_value_is_named_with_the_right_ones(run: test_cli.Run) -> None:
+    result = run("speak", "Hi.", "--layout", "both")
+    assert result.code == 2 and "'both' is not one of 'whole', 'stepwise'" in result.err
+    assert "Value error" not in result.err
+
+
 def test_markdown_is_cleaned_on_request(run: test_cli.Run, model: Path, texts: list[str]) -> None:
     text = "# Read *this*\n- [here](https://example.com)"
     assert run("speak", text, "-m", model, *SHORT).code == 0
@@ -128,7 +142,7 @@ def test_a_text_of_another_encoding_says_what_to_do(run: test_cli.Run, model: Pa
 # -- transcripts beside the clip ---------------------------------------------------------------------------------------
 
 
-def test_a_transcript_beside_the_clip_is_named_when_it_is_used(run: test_cli.Run, model: Path, place: Path) -> None:
+def test_a_transcript_next_to_the_clip_is_named_when_it_is_used(run: test_cli.Run, model: Path, place: Path) -> None:
     soundfile.write("ref.wav", tiny.reference_clip(), 24_000)
     (place / "ref.txt").write_bytes(b"\xef\xbb\xbfThe light came on again.\r\n")
     speak = ("speak", "Hello.", "--voice", "ref.wav", "-m", model, *SHORT, "--save-voice")
@@ -142,7 +156,7 @@ def test_a_transcript_beside_the_clip_is_named_when_it_is_used(run: test_cli.Run
     ("content", "message"),
     [(b"", "ref.txt: it is empty"), (b"\xef\xbb\xbf \n", "it is empty"), (b"caf\xe9", "not UTF-8")],
 )
-def test_one_that_nobody_asked_for_and_nobody_can_read_is_a_warning(
+def test_an_unreadable_transcript_that_was_not_named_is_a_warning(
     run: test_cli.Run, model: Path, place: Path, content: bytes, message: str
 ) -> None:
     soundfile.write("ref.wav", tiny.reference_clip(), 24_000)
@@ -204,7 +218,7 @@ def test_a_stream_into_a_file_has_its_sizes_in_the_end(pair: Pair, place: Path, 
     assert sizes(content) == (len(content) - 8, len(content) - 44) and len(content) == 44 + 2 * 2 * 1920
 
 
-def test_what_lies_before_the_stream_stays(model: Path, place: Path) -> None:
+def test_bytes_before_the_stream_stay(model: Path, place: Path) -> None:
     line, environment = command("speak", "Hi.", "-m", model, "-o", "-", "-q", *SHORT)
     with (place / "two.bin").open("wb") as file:
         for _ in range(2):
@@ -239,7 +253,8 @@ def test_a_signal_leaves_no_unfinished_file(pair: Pair, place: Path, name: str, 
     script = place / "stopped.py"
     script.write_text(
         "import os, signal, sys\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it,
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and one that runs under nohup ignores this
         "from qwen3tts_gguf.nets.codec_decoder import CodecDecoder\n"
         "decode = CodecDecoder.decode\n"
         "def stopped(*args):\n"

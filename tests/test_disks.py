@@ -60,7 +60,19 @@ def test_keeping_a_voice_on_a_full_disk_is_an_error_without_residue(model: Path,
     clip = tmp_path.parent / f"{tmp_path.name}-clip.wav"
     soundfile.write(clip, tiny.reference_clip(120_000), 24_000)
     result = on_a_full_disk(
-        *("voice", "create", "anna", clip, "--ref-text", "What is said.", "-m", model, "--voices", tmp_path, "-q")
+        *(
+            "voice",
+            "create",
+            "anna",
+            clip,
+            "--ref-text",
+            "The words.",
+            "-m",
+            model,
+            "--voices",
+            tmp_path,
+            "-q",
+        )
     )
     assert_error_without_residue(result, tmp_path)
 

@@ -148,7 +148,7 @@ def test_telephone_codes_are_those_of_a_decoder(format: str, subtype: str) -> No
 
 
 def test_contexts_as_livekit_uses_them(server: Running) -> None:
-    """A flush after each sentence, then a flush and the close at once; the sound still comes to its end."""
+    """A flush after each sentence, then a flush and the close at once; the sound is still complete."""
 
     async def talk(client: Client) -> list[dict[str, Any]]:
         await client.send(text=" ", voice_settings={}, context_id="a")

@@ -80,7 +80,9 @@ def test_f16_codec_stays_close_to_f32(large_pair: Callable[..., ConvertedPair]) 
 
 
 @pytest.mark.parametrize("type", TYPES)
-def test_company_and_threads_change_no_bit_of_the_talker(large_pair: Callable[..., ConvertedPair], type: str) -> None:
+def test_other_sequences_and_threads_change_no_bit_of_the_talker(
+    large_pair: Callable[..., ConvertedPair], type: str
+) -> None:
     talker = Talker(TalkerFile(large_pair("0.6b", type).talker), 2)
     speeches = [Speech(n, frames, seed) for seed, (n, frames) in enumerate([(90, 310), (5, 120), (560, 60), (230, 40)])]
     expected = [alone(talker, speech) for speech in speeches]
@@ -98,8 +100,10 @@ def test_our_pair_speaks_in_llama_cpps_own_pipeline(large_pair: Callable[..., Co
 
 
 @pytest.mark.parametrize("type", ["q8_0", "q4_0", "q4_k_m"])
-def test_company_changes_no_speech_of_four_hundred_frames(large_pair: Callable[..., ConvertedPair], type: str) -> None:
-    """One of 400 frames, past 400 positions, beside three that come and go; codes and samples to the bit."""
+def test_other_speeches_change_no_speech_of_four_hundred_frames(
+    large_pair: Callable[..., ConvertedPair], type: str
+) -> None:
+    """One of 400 frames, past 400 positions, next to three that come and go; codes and samples bit for bit."""
     long = SpeechOptions(language="english", max_frames=400, seed=1, endless=True)
     with TTS(large_pair("0.6b", type).talker, n_threads=2, n_lanes=4) as tts:
 

@@ -110,7 +110,7 @@ def test_a_mutated_file_is_opened_or_refused_in_one_line(pair: Pair, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a crash is told from a refusal in a child process")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a child process separates a crash from a refusal")
 @pytest.mark.parametrize("type", ["q8_0", "q4_k_m"])
 @pytest.mark.parametrize(("program", "n_cases"), [("fuzz_speaking.py", SPOKEN), ("fuzz_geometry.py", SPOKEN // 2)])
 def test_a_pair_that_is_loaded_and_speaks_crashes_nothing(pair: Pair, program: str, n_cases: int, type: str) -> None:

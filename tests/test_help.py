@@ -9,7 +9,8 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from enum import Enum
+from typing import Any, get_args, get_type_hints
 
 import command_page
 import pytest
@@ -99,9 +100,24 @@ def test_an_option_has_a_sentence_a_panel_and_a_named_value(option: Any) -> None
     assert option.is_flag or option.metavar.isupper()
 
 
-def test_no_type_is_shown_beside_a_switch() -> None:
+def test_no_type_is_shown_beside_a_switch_or_an_argument() -> None:
     for name in COMMANDS:
-        assert "bool" not in _words(_help(name, 80)).lower()
+        printed = _help(name, 80)
+        assert "bool" not in _words(printed).lower()
+        assert not re.search("<(path|str|list)", printed)
+
+
+def test_an_option_names_its_choices() -> None:
+    """In its sentence: a list of them in the column of values would leave no room for the sentence."""
+    n = 0
+    for _, command in LEAVES:
+        types = get_type_hints(command.callback)
+        for option in (each for each in command.params if each.name in types):
+            for each in (types[option.name], *get_args(types[option.name])):
+                if isinstance(each, type) and issubclass(each, Enum):
+                    n += 1
+                    assert all(re.search(rf"\b{choice.value}\b", option.help) for choice in each), option.opts[0]
+    assert n >= 7
 
 
 def test_speak_shows_what_it_takes_in_panels() -> None:
@@ -110,7 +126,7 @@ def test_speak_shows_what_it_takes_in_panels() -> None:
         "--temperature X Talker temperature. Default: from the model.",
         "--seed N [x>=0] Seed; the same seed gives the same speech.",
         "--x-vector-only Clone with the speaker vector only",
-        "-o FILE A .wav, .flac, .ogg or .mp3 file; - streams 16-bit WAV to stdout.",
+        "-o FILE File, its format by suffix: .wav, .flac, .ogg, .opus, .mp3, .pcm. - streams 16-bit WAV to stdout.",
     ):
         assert expected in words
     assert {panels.MODEL, panels.VOICE, panels.TEXT, panels.OUTPUT, panels.SAMPLING, panels.MACHINE} <= {

@@ -1,4 +1,4 @@
-"""Clips nobody should send: each has a defined answer, an AudioError of one line or a voice, in little memory."""
+"""Clips that no user should send: each has a defined answer, an AudioError of one line or a voice, in little memory."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def test_sampling_defaults_that_cannot_be_followed_are_refused(
     assert f"its generation defaults cannot be used: {field}" in message
 
 
-def test_llama_cpps_own_sampling_keys_are_held_to_the_same(talker: Half, tmp_path: Path) -> None:
+def test_llama_cpps_own_sampling_keys_have_the_same_limits(talker: Half, tmp_path: Path) -> None:
     keys, tensors = test_model_files.upstream(talker)
     changed = {**keys, "general.sampling.temp": (0.0, F32)}
     assert "temperature must be above 0" in refusal(TalkerFile, tmp_path / "t.gguf", changed, tensors)

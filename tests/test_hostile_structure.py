@@ -1,4 +1,4 @@
-"""Structures nobody writes by accident, made by hypothesis: refused in one line, or what they say they are.
+"""Structures that are never written by accident, made by hypothesis: refused in one line, or what they say they are.
 
 The same cases in every run (conftest.py); many more, and others, by `just fuzz`.
 """

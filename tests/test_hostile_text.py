@@ -1,4 +1,4 @@
-"""Texts nobody should send: spoken as text or refused in a sentence, never parsed, never a crash."""
+"""Texts that no user should send: spoken as text or refused in a sentence, never parsed, never a crash."""
 
 from __future__ import annotations
 

@@ -48,9 +48,11 @@ def test_sound_comes_before_the_last_word_is_written(pair: Pair) -> None:
         assert process.stdin and process.stdout
         process.stdin.write("One two thr\u00e9".encode()[:-1])
         process.stdin.write("\u00e9 four five six ".encode()[1:])
-        sound = process.stdout.read(HEADER + FRAME)
+        sound = b""
         while len(sound) < HEADER + FRAME:
-            sound += process.stdout.read(HEADER + FRAME - len(sound))
+            more = process.stdout.read(HEADER + FRAME - len(sound))
+            assert more, process.wait()
+            sound += more
         process.stdin.write(b"seven.")
         process.stdin.close()
         while more := process.stdout.read(1 << 16):

@@ -178,7 +178,7 @@ def test_no_more_than_eight_letters_without_spaces_are_held_back(tokenizer: Toke
         assert bool(ids) or i < 8 or len(tokens._held) <= 8
 
 
-def test_an_end_that_never_comes_is_bounded(tokenizer: Tokenizer) -> None:
+def test_a_speech_that_never_ends_is_bounded(tokenizer: Tokenizer) -> None:
     for letter in ("x", "=", "\u0301", "今"):
         tokens = LiveTokens(tokenizer)
         for _ in range(500):

@@ -1,4 +1,4 @@
-"""How much a model takes is told before it is loaded, and what does not fit is refused."""
+"""How much memory a model takes is estimated before it is loaded, and what does not fit is refused."""
 
 from __future__ import annotations
 

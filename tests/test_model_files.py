@@ -97,7 +97,7 @@ def test_a_single_mmproj_of_another_name_will_do(pair: Pair, tmp_path: Path) -> 
     other = model.mmproj.rename(tmp_path / "mmproj-other-name.gguf")
     assert find_mmproj(model.talker) == other
     (tmp_path / "mmproj-third.gguf").touch()
-    with pytest.raises(ModelFileError, match=r"other half, mmproj-model\.gguf, is not in the same folder"):
+    with pytest.raises(ModelFileError, match=r"its mmproj file, mmproj-model\.gguf, is not in the same folder"):
         find_mmproj(model.talker)
 
 
@@ -127,7 +127,7 @@ def test_a_missing_half_is_named(pair: Pair, tmp_path: Path) -> None:
     model.mmproj.unlink()
     for path in (tmp_path, model.talker):
         with pytest.raises(
-            ModelFileError, match=r"other half, mmproj-model\.gguf, is not in the same folder.*`mmproj`"
+            ModelFileError, match=r"its mmproj file, mmproj-model\.gguf, is not in the same folder.*`mmproj`"
         ):
             ModelFiles(path)
     with pytest.raises(ModelFileError, match=r"absent\.gguf: no such file"):
@@ -364,7 +364,7 @@ def test_a_pair_without_extras_knows_its_languages(bare: ConvertedPair) -> None:
     assert vocabulary.languages == tiny.LANGUAGES and vocabulary.speakers == {}
 
 
-def test_a_pair_without_extras_says_the_same(bare: ConvertedPair, pair: Pair) -> None:
+def test_a_pair_without_extras_gives_the_same_speech(bare: ConvertedPair, pair: Pair) -> None:
     options = SpeechOptions(seed=1, max_frames=2, language="english")
     ours, theirs = (TTS(path, n_threads=1) for path in (pair().talker, bare.talker))
     assert theirs.kind == ours.kind == "base"

@@ -63,7 +63,7 @@ def speak(page: Any, text: str, seed: str = "") -> None:
     page.click("#speak")
 
 
-def test_the_speech_is_heard_while_it_is_made(page: Any) -> None:
+def test_the_speech_is_played_while_it_is_made(page: Any) -> None:
     loud = """() => {
         const meter = window.qwen3tts.meter();
         if (!meter) return false;

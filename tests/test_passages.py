@@ -101,7 +101,7 @@ def test_text_that_arrives_in_pieces_gives_the_same_passages(split: str) -> None
         assert arrived(text, split, rng) == whole
 
 
-def test_a_sentence_is_handed_out_once_the_next_one_has_begun() -> None:
+def test_a_sentence_is_handed_out_once_the_next_one_starts() -> None:
     splitter = Splitter("sentence")
     assert splitter.feed("The first one. The") == []
     assert texts(splitter.feed(" second ")) == ["The first one."]

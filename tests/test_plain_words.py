@@ -1,4 +1,4 @@
-"""Plain English in what users read: README, docs, the help of every command, and the library's messages.
+"""Plain English in what people read: README, docs, the help of every command, messages, docstrings and comments.
 
 `DIALECT` lists words and phrases that this project once used and that readers stumbled over, with the reason. To add
 one, fix what the test then finds.
@@ -45,10 +45,17 @@ DIALECT = {
     r"(?<!there )\bis no (?:folder|file|value|clip|model|voice|number)\b": "say 'is not a folder'",
     r"\bgo(?:es)? on beside\b|\bcomes? beside\b": "say 'next to', 'at the same time'",
     r"\bpasses? it over\b": "say 'ignores it'",
+    r"\b(?:in|any|and|whatever|whose|its|other) company\b|[Cc]ompany (?:never|change|and)": "say 'other speeches'",
+    r"\b[Ss]ound (?:build|compiler)|\bcompiled soundly\b": "a pun in a project about sound: say 'good'",
     r"\bmisspelt\b|\bwherefore\b|\bthereof\b|\bwhereof\b": "old-fashioned",
 }
-PROSE = ["README.md", "CHANGELOG.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md")))]
+PROSE = [
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "MODEL.md"),
+    *("benchmarks/LOG.md", "models/README.md", "models/nano/README.md", "models/voices/README.md"),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))),
+]
 SOURCES = sorted([*(ROOT / "qwen3tts_gguf").rglob("*.py"), *(ROOT / "convert").rglob("*.py")])
+COMMENTED = [*SOURCES, *sorted([*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])]
 
 
 def dialect(text: str) -> list[str]:
@@ -100,6 +107,18 @@ def test_the_help_is_in_plain_english(name: str, command: Any) -> None:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_messages_are_in_plain_english(source: Path) -> None:
     assert not [found for text in messages(ast.parse(source.read_text("utf-8"))) for found in dialect(text)]
+
+
+@pytest.mark.parametrize("source", COMMENTED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docstrings_and_comments_are_in_plain_english(source: Path) -> None:
+    if source.name == Path(__file__).name:
+        pytest.skip("it quotes the list")
+    text = source.read_text("utf-8")
+    strings = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr)]
+    docstrings = [literal(each) for each in strings if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    comments = re.sub(r"\n\s*# ", " ", text)
+    comments = " ".join(re.findall(r"(?:^|\s)# (.*)", comments))
+    assert not [found for each in (*docstrings, comments) for found in dialect(each)]
 
 
 def test_the_search_finds_what_it_should() -> None:

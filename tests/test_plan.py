@@ -112,7 +112,7 @@ def test_another_setting_of_amx_is_an_error_that_names_the_four(setting: str) ->
 def test_amx_kept_out_is_in_no_plan_of_this_machine() -> None:
     found = Plan.for_this_machine(2, amx="off")
     assert "AMX" not in found.predictor and found.talker is not TalkerBuffers.EXTRA
-    assert not found.amx_lost  # whoever keeps it out needs no advice
+    assert not found.amx_lost  # a user who turns it off needs no advice
 
 
 # -- overrides ---------------------------------------------------------------------------------------------------------

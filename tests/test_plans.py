@@ -62,7 +62,7 @@ def test_a_product_is_that_of_the_quantized_factors(placement: str, type: GgmlTy
 
 @pytest.fixture(scope="module")
 def forced(pair: Callable[..., ConvertedPair]) -> Callable[[str, str], Forced]:
-    """forced(type, plan) -> what a model of that type computes with that plan, led over the same codes"""
+    """forced(type, plan) -> what a model of that type computes with that plan, given the same codes"""
     codes = np.random.default_rng(0).integers(0, 256, (N_FRAMES, 16)).astype(np.int32)
     known: dict[tuple[str, str], Forced] = {}
 

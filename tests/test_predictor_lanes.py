@@ -1,4 +1,4 @@
-"""The code predictor with several lanes: each equal, to the bit, to what it is alone, whatever its company."""
+"""The code predictor with several lanes: each bit-identical to itself alone, whatever lanes are beside it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def tiny(pair: Callable[..., ConvertedPair]) -> CodePredictor:
     ("size", "type"),
     [("tiny-blocks", type) for type in TYPES] + [("tiny-0.6b", type) for type in ("f32", "q8_0", "q4_0")],
 )  # with a projection and without
-def test_a_lane_is_the_same_alone_and_in_company(
+def test_a_lane_is_the_same_alone_and_with_others(
     pair: Callable[..., ConvertedPair], size: str, type: str, placements: tuple[str, ...]
 ) -> None:
     backend = Backend(1, placements)
@@ -95,7 +95,7 @@ def test_numbers_out_of_range_concern_their_own_lane_alone(tiny: CodePredictor, 
     assert equal(lanes.frames([0])[0], alone)  # nor does anything stay behind
 
 
-def test_a_lane_takes_as_many_random_numbers_in_any_company(tiny: CodePredictor) -> None:
+def test_a_lane_takes_as_many_random_numbers_with_any_others(tiny: CodePredictor) -> None:
     hidden = np.ones((3, tiny.config.talker_hidden), np.float32)
     after = []
     for company in ([0], [0, 2], [0, 3, 1]):

@@ -233,7 +233,7 @@ def test_a_passage_that_does_not_end_is_retried_alone(random_model: TTS, monkeyp
     ]
 
 
-def test_after_the_last_attempt_the_reading_fails_or_goes_on(
+def test_after_the_last_attempt_the_reading_fails_or_continues(
     random_model: TTS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ok = {passage_seed(7, text, 0) for text in ("One.", "Three.")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from release import PACKAGES, ROOT, metadata_faults, sdist_faults, wheel_faults
+from release import PACKAGES, ROOT, metadata_faults, readme_for_registry, sdist_faults, wheel_faults
 
 TRACKED = [
     ".gitignore",
@@ -50,6 +50,18 @@ def test_the_version_is_the_newest_of_the_changelog() -> None:
         "METADATA lacks the README",
         "the version is 0.2.0; the newest one in CHANGELOG.md is none",
     ]
+
+
+def test_links_of_the_readme_work_in_a_registry() -> None:
+    """Those to files lead to the release's tag; without an address they are text. Others stay."""
+    readme = "[a](docs/a.md), [b](https://b.org), [c](#c) and [d](docs/d.md#part)"
+    assert readme_for_registry(readme, "https://host/me/q", "0.2.0") == (
+        "[a](https://host/me/q/blob/v0.2.0/docs/a.md), [b](https://b.org), [c](#c) and "
+        "[d](https://host/me/q/blob/v0.2.0/docs/d.md#part)"
+    )
+    assert readme_for_registry(readme, "", "0.2.0") == "a, [b](https://b.org), [c](#c) and d"
+    shown = readme_for_registry((ROOT / "README.md").read_text("utf-8"), "", "0.2.0")
+    assert not re.search(r"\]\((?!https?://|#)", shown)
 
 
 def test_pyproject_lists_every_package_once() -> None:

@@ -102,7 +102,7 @@ def test_a_quiet_voice_is_no_silence() -> None:
 
 @pytest.mark.parametrize("frames_a_round", [3.7, 6.4, 11.3])
 def test_a_text_that_repeats_itself_is_no_loop(frames_a_round: float) -> None:
-    """Even said alike each time: eight codes a round, which does not last a whole number of frames."""
+    """Even spoken alike each time: eight codes per round, which does not last a whole number of frames."""
     phases = (np.arange(300) % frames_a_round) / frames_a_round
     assert first_complaint((phases * 8).astype(int).tolist()) is None
 
@@ -187,7 +187,7 @@ def test_letters_of_words_in_capitals_are_spelled(text: str, n: int) -> None:
 
 
 def test_every_sentence_of_nano_fits_its_budget_twice() -> None:
-    """Those nobody trained on, at the length of espeak-ng."""
+    """Sentences outside the training data, at the length of espeak-ng."""
     sentences = json.loads((Path(__file__).parents[1] / "models/nano/held_out.json").read_text())
     prompts = TTS(nano.folder(), n_threads=1)._prompts
     for sentence in sentences:
@@ -195,7 +195,7 @@ def test_every_sentence_of_nano_fits_its_budget_twice() -> None:
         assert 2 * 12.5 * sentence["seconds"] <= budget, sentence["text"]
 
 
-def test_who_changes_the_samples_of_a_stream_changes_nothing_else(never: TTS) -> None:
+def test_changing_the_samples_of_a_stream_changes_nothing_else(never: TTS) -> None:
     streamed = []
     with never.utter(TEXT, options=SpeechOptions(seed=1, max_frames=3)) as utterance:
         for samples in utterance:

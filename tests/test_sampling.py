@@ -142,7 +142,7 @@ def test_the_penalty_is_aware_of_the_sign_and_counts_a_token_once() -> None:
     logits = np.full(N, -9, np.float32)
     logits[3], logits[4], logits[5] = 4, 3, 1.5
     one = sampler(s)
-    # 3 is said: 4 -> 2, so 4 is next; then 3 -> 1.5 and 2 ties not with 5's 1.5; however often, it is halved once
+    # 3 was generated: 4 -> 2, so 4 is next; then 3 -> 1.5 and 2 ties not with 5's 1.5; however often, it is halved once
     assert [one.choose(logits) for _ in range(5)] == [3, 4, 3, 3, 3]
     negative = np.full(N, -9, np.float32)
     negative[3], negative[4] = -1, -1.5
@@ -178,7 +178,7 @@ def test_suppressed_tokens_are_never_chosen(draws: bool) -> None:
     assert not {one.choose(logits) for _ in range(200)} & set(SUPPRESSED)
 
 
-def test_the_same_seed_says_the_same_tokens() -> None:
+def test_the_same_seed_samples_the_same_tokens() -> None:
     def say(seed: int) -> list[int]:
         one = sampler(Sampling(repetition_penalty=1.05), seed)
         return [one.choose(logits_of(i)) for i in range(50)]

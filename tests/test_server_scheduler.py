@@ -1,4 +1,4 @@
-"""Who speaks next, and who waits: the scheduler with speeches that are made by hand."""
+"""Which request speaks next, and which wait: the scheduler with speeches that are made by hand."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_clients_take_turns_and_each_keeps_its_order() -> None:
     with_scheduler(test)
 
 
-def test_live_speech_goes_before_files_and_holds_them() -> None:
+def test_live_speech_goes_before_files_and_pauses_them() -> None:
     async def test(scheduler: Scheduler) -> None:
         file = Asking(scheduler, "a", live=False)
         await settle()
@@ -130,7 +130,7 @@ def test_live_speech_goes_before_files_and_holds_them() -> None:
     with_scheduler(test)
 
 
-def test_a_file_goes_on_beside_a_live_speech_once_that_sounds() -> None:
+def test_a_file_continues_once_a_live_speech_has_its_first_sound() -> None:
     async def test(scheduler: Scheduler) -> None:
         live, file = Asking(scheduler, "a"), Asking(scheduler, "b", live=False)
         await settle()

@@ -288,7 +288,7 @@ def test_an_idle_model_is_unloaded_and_loaded_again(tmp_path: Path) -> None:
         assert server.speak(response_format="pcm", seed=5).content == first
 
 
-def test_health_answers_while_the_engine_is_held(server: Running, nano: TTS) -> None:
+def test_health_answers_while_the_engine_is_paused(server: Running, nano: TTS) -> None:
     is_held, may_go = threading.Event(), threading.Event()
 
     def hold() -> None:

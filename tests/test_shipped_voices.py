@@ -1,4 +1,4 @@
-"""The voices that come with the package: who speaks by default, and what is encoded, cached and refused.
+"""The voices that come with the package: which is the default, and what is encoded, cached and refused.
 
 That the default voice is the official package's is held by golden/default_voice.npz.
 """
@@ -198,7 +198,7 @@ def test_the_wheel_holds_both_tables_and_every_clip() -> None:
 
 def test_the_encoders_are_used_once_then_never_again(pair: Pair, cache: Path) -> None:
     first = TTS(pair().talker)
-    assert not cache.exists() and not first.voice_encoder.is_loaded  # nothing is done before somebody speaks
+    assert not cache.exists() and not first.voice_encoder.is_loaded  # nothing is done before the first speech
     made = codes(first)
     assert first.voice_encoder.is_loaded and len(list(cache.iterdir())) == 1
     second = TTS(pair().talker)

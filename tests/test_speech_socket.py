@@ -247,7 +247,7 @@ def test_a_client_that_goes_leaves_nothing_behind(server: Running) -> None:
         ("[" * 100_000, "invalid_json"),
     ],
 )
-def test_a_wrong_frame_is_an_error_and_the_session_goes_on(server: Running, frame: Any, code: str) -> None:
+def test_a_wrong_frame_is_an_error_and_the_session_continues(server: Running, frame: Any, code: str) -> None:
     async def talk(client: Client) -> tuple[list[Any], list[Any]]:
         await client.socket.send(frame)
         error = await client.receive("error")

@@ -1,4 +1,4 @@
-"""The talker: what llama.cpp is given of its file. What it computes is held against the truth in test_parity."""
+"""The talker: what llama.cpp is given of its file. test_parity compares what it computes."""
 
 from __future__ import annotations
 

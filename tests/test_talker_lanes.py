@@ -1,4 +1,4 @@
-"""Many sequences in one talker: company, threads and where memory lies never change what one of them computes."""
+"""Many sequences in one talker: other sequences, threads and memory never change what one of them computes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def in_company(talker: Talker, speeches: list[Speech], seed: int) -> tuple[list[
 
 
 def equal(found: list[TalkerOutput], expected: list[TalkerOutput]) -> bool:
-    """To the bit."""
+    """Bit for bit."""
     return len(found) == len(expected) and all(
         np.array_equal(a.hidden, b.hidden) and np.array_equal(a.logits, b.logits)
         for a, b in zip(found, expected, strict=True)
@@ -113,7 +113,7 @@ def nano() -> Iterator[Talker]:
     ("type", "buffers"),
     [*((type, TalkerBuffers.REPACK) for type in TYPES), *((type, TalkerBuffers.PLAIN) for type in ("q4_0", "q4_k_m"))],
 )
-def test_company_and_threads_change_no_bit(pair: Pair, type: str, buffers: TalkerBuffers) -> None:
+def test_other_lanes_and_threads_change_no_bit(pair: Pair, type: str, buffers: TalkerBuffers) -> None:
     talker = Talker(TalkerFile(pair(type).talker), 1, buffers)
     expected = [alone(talker, speech) for speech in SPEECHES]
     found, n_most = in_company(talker, SPEECHES, seed=0)
@@ -122,7 +122,7 @@ def test_company_and_threads_change_no_bit(pair: Pair, type: str, buffers: Talke
     talker.close()
 
 
-def test_company_changes_no_bit_of_trained_weights(nano: Talker) -> None:
+def test_other_speeches_change_no_bit_with_trained_weights(nano: Talker) -> None:
     expected = [alone(nano, speech) for speech in SPEECHES]
     for seed in range(2):
         found, _ = in_company(nano, SPEECHES, seed)
@@ -150,11 +150,11 @@ def test_the_shared_beginning_stays_when_a_sequence_is_closed(nano: Talker) -> N
     output(nano, other, Speech(100, 0, seed=1).rows(nano))
     other.close()
     before = began(nano, first, 90)
-    assert before.n_kept == 0
+    assert before.n_reused == 0
     output(nano, before, first)
     before.close()
     after = began(nano, second, 90)
-    assert after.n_kept == 88
+    assert after.n_reused == 88
     assert equal([output(nano, after, second)], [expected])
     after.close()
 
@@ -170,7 +170,7 @@ def test_the_shared_beginning_is_copied_from_a_sequence_that_is_open(nano: Talke
     for row in Speech(50, 0, seed=1).rows(nano):
         nano.step([(before, row)])
     after = began(nano, second, 90)
-    assert after.n_kept == 88
+    assert after.n_reused == 88
     assert equal([output(nano, after, second)], [expected])
     before.close()
     after.close()
@@ -206,7 +206,7 @@ def test_another_beginning_is_computed(nano: Talker) -> None:
     different[0, 0] += 1
     for n_shared, prompt in ((90, different), (60, first), (0, first)):
         after = began(nano, prompt, n_shared)
-        assert after.n_kept == 0
+        assert after.n_reused == 0
         after.close()
     before.close()
 
@@ -269,7 +269,7 @@ def test_what_is_kept_of_a_large_burst_is_the_last_beginning(nano: Talker) -> No
         sequence.close()
     assert nano.n_cells == 512
     again = began(nano, prompt[:200], 90)
-    assert again.n_kept == 88
+    assert again.n_reused == 88
     again.close()
 
 
@@ -341,7 +341,7 @@ def test_a_talker_closes_with_sequences_open(pair: Pair) -> None:
     sequence.close()
 
 
-def test_talkers_dropped_while_they_load_block_nobody(pair: Pair) -> None:
+def test_talkers_dropped_while_they_load_block_nothing(pair: Pair) -> None:
     program = """
 import gc, sys
 from pathlib import Path

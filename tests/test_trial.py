@@ -108,7 +108,7 @@ def test_without_a_home_nothing_is_remembered(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name, **_: f"~/.cache/{name}")
     assert try_buffer_types(MACHINE, command=WORKS).verdicts == {"AMX": Verdict.WORKS}
     assert not list(tmp_path.iterdir())
-    assert try_buffer_types(MACHINE, command=NO_CHILD).verdicts == {"AMX": Verdict.OFF}  # tried anew
+    assert try_buffer_types(MACHINE, command=NO_CHILD).verdicts == {"AMX": Verdict.OFF}  # tried again
 
 
 def test_a_child_that_hangs_is_tried_twice_and_then_its_type_stays_off_in_this_process(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_type_that_is_not_offered_cannot_be_forced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"verdict": "works"}', '{"key": [], "verdict": "works"}'])
-def test_a_damaged_memory_is_made_anew(tmp_path: Path, content: str) -> None:
+def test_a_damaged_memory_is_made_again(tmp_path: Path, content: str) -> None:
     try_buffer_types(MACHINE, cache=tmp_path, command=WORKS)
     [remembered] = tmp_path.iterdir()
     whole = remembered.read_text()
@@ -180,13 +180,13 @@ def test_a_memory_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
         replace(MACHINE, features=frozenset({"avx2", "amx_int8"})),
     ],
 )
-def test_another_cpu_is_tried_anew(tmp_path: Path, other: Machine) -> None:
+def test_another_cpu_is_tried_again(tmp_path: Path, other: Machine) -> None:
     try_buffer_types(MACHINE, cache=tmp_path, command=WORKS)
     lies = program(*say(STARTED, WRONG))
     assert try_buffer_types(other, cache=tmp_path, command=lies) == Trials({"AMX": Verdict.OFF})
 
 
-def test_another_library_is_tried_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_library_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library, cache = tmp_path / "libggml-cpu.so", tmp_path / "cache"
     library.write_bytes(b"one")
     monkeypatch.setattr(trial, "cpu_library", library)

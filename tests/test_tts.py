@@ -46,7 +46,7 @@ def voice(single: TTS) -> Voice:
     return Voice.from_audio(tiny.reference_clip(24_000), single, rate_hz=24_000)
 
 
-def said(tts: TTS, text: str = TEXT, voice: Voice | None = None, **changes: Any) -> tuple[list[list[int]], int]:
+def spoken(tts: TTS, text: str = TEXT, voice: Voice | None = None, **changes: Any) -> tuple[list[list[int]], int]:
     """Codes and seed of one utterance."""
     with tts.utter(text, voice, options(**changes)) as utterance:
         for _ in utterance:
@@ -107,27 +107,27 @@ def test_without_max_frames_the_text_sets_a_budget(single: TTS) -> None:
 
 
 def test_the_seed_decides(single: TTS) -> None:
-    first = said(single)
-    assert said(single) == first and first[1] == 1
-    assert said(single, seed=2)[0] != first[0]
+    first = spoken(single)
+    assert spoken(single) == first and first[1] == 1
+    assert spoken(single, seed=2)[0] != first[0]
 
 
 def test_a_drawn_seed_is_reported_and_repeats_the_speech(single: TTS) -> None:
-    codes, seed = said(single, seed=None)
-    assert said(single, seed=seed) == (codes, seed)
-    assert said(single, seed=None)[1] != seed
+    codes, seed = spoken(single, seed=None)
+    assert spoken(single, seed=seed) == (codes, seed)
+    assert spoken(single, seed=None)[1] != seed
 
 
 def test_greedy_speech_has_no_seed_in_it(single: TTS) -> None:
-    greedy = said(single, greedy=True, seed=1)[0]
-    assert said(single, greedy=True, seed=2)[0] == greedy
-    assert said(single, top_k=1, sub_top_k=1, seed=3)[0] == greedy
+    greedy = spoken(single, greedy=True, seed=1)[0]
+    assert spoken(single, greedy=True, seed=2)[0] == greedy
+    assert spoken(single, top_k=1, sub_top_k=1, seed=3)[0] == greedy
 
 
 def test_greedy_speech_remembers_no_earlier_draw(single: TTS) -> None:
-    greedy = said(single, greedy=True)[0]
-    said(single, top_k=0, sub_top_k=0, sub_temperature=5.0)
-    assert said(single, greedy=True)[0] == greedy
+    greedy = spoken(single, greedy=True)[0]
+    spoken(single, top_k=0, sub_top_k=0, sub_temperature=5.0)
+    assert spoken(single, greedy=True)[0] == greedy
 
 
 @pytest.mark.parametrize(
@@ -147,27 +147,27 @@ def test_greedy_speech_remembers_no_earlier_draw(single: TTS) -> None:
     ids=str,
 )
 def test_every_option_changes_the_speech(single: TTS, changes: dict[str, Any]) -> None:
-    assert said(single, **changes)[0] != said(single)[0]
+    assert spoken(single, **changes)[0] != spoken(single)[0]
 
 
 def test_the_repetition_penalty_keeps_code_0_from_repeating(single: TTS) -> None:
-    codes = said(single, greedy=True, repetition_penalty=1e6, max_frames=6)[0]
+    codes = spoken(single, greedy=True, repetition_penalty=1e6, max_frames=6)[0]
     assert len({frame[0] for frame in codes}) == 6
 
 
 def test_the_voice_changes_the_speech(single: TTS, voice: Voice) -> None:
     other = Voice(np.roll(voice.speaker, 1))
-    assert len({str(said(single, voice=each)[0]) for each in (None, voice, other)}) == 3
+    assert len({str(spoken(single, voice=each)[0]) for each in (None, voice, other)}) == 3
 
 
 def test_space_around_the_text_does_not_change_it(single: TTS) -> None:
-    assert said(single, f"\n  {TEXT}\t")[0] == said(single)[0]
+    assert spoken(single, f"\n  {TEXT}\t")[0] == spoken(single)[0]
 
 
 def test_the_stepwise_layout_speaks_short_and_long_texts(single: TTS) -> None:
     for text in ("a", "One two three four five six seven."):  # used up at once, and not in four frames
-        codes = said(single, text, layout="stepwise")[0]
-        assert len(codes) == 4 and said(single, text, layout="stepwise")[0] == codes
+        codes = spoken(single, text, layout="stepwise")[0]
+        assert len(codes) == 4 and spoken(single, text, layout="stepwise")[0] == codes
 
 
 @pytest.mark.parametrize("type", ["f32", "q8_0", "q4_k_m", "q4_0"])
@@ -194,14 +194,14 @@ def test_the_beginning_of_a_prompt_is_computed_once_per_voice(single: TTS, voice
     def first_frame(text: str, voice: Voice) -> tuple[int, NDArray[np.float32]]:
         with single.utter(text, voice, options(max_frames=1, layout=layout)) as utterance:
             utterance.finish()
-        return utterance.timings.prompt_kept, utterance.samples
+        return utterance.timings.prompt_reused, utterance.samples
 
     first_frame(TEXT, voice)
     for other in (in_context, voice):  # each is new after the other
         _, expected = first_frame(TEXT, other)
         first_frame("Something else.", other)
-        n_kept, samples = first_frame(TEXT, other)
-        assert n_kept > 7 and np.array_equal(samples, expected)
+        n_reused, samples = first_frame(TEXT, other)
+        assert n_reused > 7 and np.array_equal(samples, expected)
 
 
 def test_the_speech_does_not_depend_on_earlier_speech(single: TTS, voice: Voice) -> None:
@@ -225,7 +225,7 @@ def test_two_interleaved_utterances_equal_the_separate_ones(single: TTS, voice: 
         assert np.array_equal(np.concatenate([pair[i] for pair in frames]), alone[i])
 
 
-def test_eight_threads_that_share_a_model_say_what_each_says_alone(ending: TTS) -> None:
+def test_eight_threads_that_share_a_model_speak_as_each_does_alone(ending: TTS) -> None:
     texts = ["One.", "Two, three.", "Four five six.", "你好。", "Five?", "Six!", "Seven or eight.", "The eighth."]
     alone = [ending.speak(text, options=SpeechOptions(seed=i)) for i, text in enumerate(texts)]
     found: dict[int, NDArray[np.float32]] = {}
@@ -318,7 +318,7 @@ def test_a_temperature_of_zero_points_to_greedy() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])
-def test_nothing_to_say_is_refused(single: TTS, text: str) -> None:
+def test_a_text_with_nothing_to_speak_is_refused(single: TTS, text: str) -> None:
     with pytest.raises(TextError, match="no text"):
         single.speak(text)
 
@@ -344,11 +344,11 @@ def test_a_model_without_a_speaker_encoder_cannot_clone(pair: Callable[..., Conv
     presets = TTS(pair(model_type="custom_voice").talker, n_threads=1)
     with pytest.raises(OptionError, match="use a Base model"):
         Voice.from_audio(tiny.reference_clip(24_000), presets, rate_hz=24_000)
-    assert len(said(presets, voice=Voice.preset("Ryan"), max_frames=1)[0]) == 1
+    assert len(spoken(presets, voice=Voice.preset("Ryan"), max_frames=1)[0]) == 1
 
 
 def test_more_frames_than_the_context_holds_are_refused(single: TTS) -> None:
-    """32,768 positions: said before the first frame, not an hour later."""
+    """32,768 positions: refused before the first frame, not an hour later."""
     with pytest.raises(OptionError, match="max_frames"):
         single.utter(TEXT, options=options(max_frames=1 << 20)).close()
 

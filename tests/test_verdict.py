@@ -47,20 +47,20 @@ def test_equal_models_keep_the_strictest_thresholds() -> None:
 
 
 @pytest.mark.parametrize("threshold", FAR)
-def test_what_is_not_kept_is_named_alone(threshold: str) -> None:
+def test_a_threshold_that_is_not_met_is_named_alone(threshold: str) -> None:
     report, message = FAR[threshold]
     (failure,) = Thresholds().failures(report)
     assert message in failure and failure.endswith(f"({threshold})")
 
 
-def test_greedy_runs_may_part_by_default() -> None:
+def test_greedy_runs_may_differ_by_default() -> None:
     report = replace(EXACT, texts=(Spoken("One.", 10, 10, 0.25, 3),))
     assert Thresholds().failures(report) == []
     (failure,) = Thresholds(min_greedy=0.5).failures(report)
     assert "equal codes in greedy runs is 0.25, but must be at least 0.5 (min_greedy)" in failure
 
 
-def test_a_value_that_is_not_a_number_keeps_no_threshold() -> None:
+def test_a_value_that_is_not_a_number_meets_no_threshold() -> None:
     broken = replace(
         with_codebooks(*(Codebook(math.nan, math.nan, math.nan),) * 2),
         hidden_cosine=math.nan,
@@ -93,5 +93,5 @@ def test_the_report_is_plain_data() -> None:
         "frames": 20,
         "greedy_frames": 30,
         "greedy_equal": 1.0,
-        "parted": None,
+        "first_difference": None,
     }

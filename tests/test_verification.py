@@ -92,7 +92,7 @@ def test_a_model_against_itself_is_exact(exact: Report) -> None:
     assert all(book.kl == 0 and book.top1 == book.top5 == 1 for book in exact.codebooks) and len(exact.codebooks) == 16
     assert exact.snr_db == np.inf and exact.max_error == 0
     assert exact.speaker_cosine == 1
-    assert exact.greedy_equal == 1 and [spoken.parted for spoken in exact.texts] == [None, None]
+    assert exact.greedy_equal == 1 and [spoken.first_difference for spoken in exact.texts] == [None, None]
     assert exact.model == exact.against and exact.model.types["talker"] == ["F32"]
 
 
@@ -138,20 +138,20 @@ def test_weights_that_are_not_numbers_are_an_error(pair: Pair, f32: Path, tmp_pa
 
 
 def test_one_early_difference_counts_once(pair: Pair, f32: Path) -> None:
-    """Greedy runs part for good; frames led over the reference's codes go on agreeing."""
+    """Greedy runs differ for good once they differ; teacher-forced frames still agree."""
     report = compared(pair("q8_0", "f16").talker, f32, options=SpeechOptions(seed=0, max_frames=20))
     assert report.greedy_equal < 0.5 < 0.9 < report.codebooks[0].top1
     for spoken in report.texts:
-        assert spoken.parted is not None and spoken.greedy_frames == 20
-        assert spoken.parted / 20 <= spoken.greedy_equal
+        assert spoken.first_difference is not None and spoken.greedy_frames == 20
+        assert spoken.first_difference / 20 <= spoken.greedy_equal
 
 
 def test_the_end_of_a_run_is_where_it_parts() -> None:
     line = verification._Line("Hello.", np.zeros((5, 16), np.int32))
     codes = np.arange(64, dtype=np.int32).reshape(4, 16)
     shorter = verification._spoken(line, codes[:3], codes)
-    assert (shorter.frames, shorter.greedy_frames, shorter.greedy_equal, shorter.parted) == (5, 4, 0.75, 3)
-    assert verification._spoken(line, codes, codes).parted is None
+    assert (shorter.frames, shorter.greedy_frames, shorter.greedy_equal, shorter.first_difference) == (5, 4, 0.75, 3)
+    assert verification._spoken(line, codes, codes).first_difference is None
 
 
 # -- how it is asked ---------------------------------------------------------------------------------------------------
@@ -209,14 +209,14 @@ def test_the_reference_chooses_the_voice_for_both(pair: Pair, f32: Path, q8_0: R
 
     def choose(tts: TTS) -> Voice:
         asked.append(tts.name)
-        return Voice.from_audio(tiny.reference_clip(), tts, rate_hz=24_000, transcript="What is said.")
+        return Voice.from_audio(tiny.reference_clip(), tts, rate_hz=24_000, transcript="The words of the clip.")
 
     in_context = compared(pair("q8_0", "f16").talker, f32, choose_voice=choose)
     assert len(asked) == 1
     assert in_context.codebooks != q8_0.codebooks and in_context.hidden_cosine > 0.99
 
 
-def test_the_clip_is_what_the_speaker_encoders_hear(pair: Pair, f32: Path, tmp_path: Path) -> None:
+def test_the_speaker_encoders_get_the_clip(pair: Pair, f32: Path, tmp_path: Path) -> None:
     other = changed(pair(), tmp_path, "a.conv1d.0.weight")
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, tiny.reference_clip(), 24_000)
@@ -291,7 +291,7 @@ def verify(run: test_cli.Run, f32: Path) -> Callable[..., SimpleNamespace]:
     return call
 
 
-def test_a_model_that_keeps_its_thresholds_ends_well(verify: Callable[..., SimpleNamespace], f32: Path) -> None:
+def test_a_model_that_meets_its_thresholds_ends_well(verify: Callable[..., SimpleNamespace], f32: Path) -> None:
     done = verify(f32, "--min-greedy", 1)
     assert (done.code, done.err) == (0, "")
     out = done.out.decode()
@@ -338,7 +338,7 @@ def test_verify_with_a_clip_and_with_a_preset(
 ) -> None:
     clip = tmp_path / "ref.wav"
     soundfile.write(clip, tiny.reference_clip(), 24_000)
-    done = verify(f32, "--text", "Hello.", "--voice", clip, "--ref-text", "What is said.")
+    done = verify(f32, "--text", "Hello.", "--voice", clip, "--ref-text", "The words of the clip.")
     assert done.code == 0, done.err
     preset = pair(model_type="custom_voice").talker
     done = verify(preset, "--text", "Hello.", "--speaker", "serena", against=preset)
@@ -356,7 +356,7 @@ def test_verify_with_a_clip_and_with_a_preset(
         (("--ref-text", "Words."), "give the clip with --voice"),
         (("--speaker", "serena"), "has no preset speakers"),
         (("--speaker", "serena", "--voice", "ref.wav"), "both choose the voice"),
-        (("--texts", "nowhere.txt"), "nowhere.txt: cannot be read"),
+        (("--texts", "nowhere.txt"), "nowhere.txt: no such file"),
         (("--texts", "/dev/null"), "the file has no text"),
         (("--against-mmproj", "nowhere.gguf"), "nowhere.gguf: no such file"),
     ],

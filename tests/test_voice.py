@@ -243,18 +243,18 @@ def test_the_encoders_are_loaded_when_first_used(pair: Pair, tts: TTS, tmp_path:
     assert fresh.voice_encoder._codec_encoder is not None
 
 
-def test_a_kept_voice_says_what_the_fresh_one_says(tts: TTS, tmp_path: Path) -> None:
+def test_a_saved_voice_speaks_as_the_fresh_one_does(tts: TTS, tmp_path: Path) -> None:
     store, voice = VoiceStore(tmp_path), encoded(tts, transcript=WORDS)
     store.save("kept", voice)
     assert np.array_equal(beginning(tts, "Hello.", voice, SHORT), beginning(tts, "Hello.", store.load("kept"), SHORT))
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.9, 6.5])  # below and above what the decoder's window and state hold
-def test_speech_goes_on_from_the_reference(tts: TTS, seconds: float) -> None:
+def test_speech_continues_the_reference(tts: TTS, seconds: float) -> None:
     clip = tiny.reference_clip(round(seconds * RATE_HZ))
     voice = encoded(tts, clip, transcript="word " * max(1, round(seconds)))
     assert voice.codes is not None
-    for _ in range(2):  # the second time what the decoder heard is kept
+    for _ in range(2):  # the second time the decoder's state is reused
         with tts.utter("Hello.", voice, SHORT) as utterance:
             samples = np.concatenate(list(utterance))
         whole = tts.decode(np.concatenate([voice.codes, utterance.codes]))

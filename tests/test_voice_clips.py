@@ -55,7 +55,7 @@ def test_the_card_shows_the_table() -> None:
     assert cells == [[str(row[column]) for column in columns] for row in table(BOX)]
 
 
-def test_nanos_table_has_the_transcripts_that_lie_beside_the_clips() -> None:
+def test_nanos_table_has_the_transcripts_next_to_the_clips() -> None:
     assert {row["name"]: row["transcript"] for row in table(NANO)} == {
         file.stem: file.read_text("utf-8").strip() for file in NANO.glob("*.txt")
     }

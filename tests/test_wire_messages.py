@@ -17,7 +17,6 @@ pytest.importorskip("wyoming", reason="needs the extra 'server'")
 
 from wyoming.event import Event
 
-from qwen3tts_gguf.server.arriving_text import ArrivingText
 from qwen3tts_gguf.server.elevenlabs_messages import CloseContext, CloseSocket, KeepAlive, Text, read_message
 from qwen3tts_gguf.server.problems import Problem
 from qwen3tts_gguf.server.settings import Settings
@@ -110,26 +109,3 @@ def test_what_home_assistant_sends_is_one_text() -> None:
     steps = [step for name in names for step in order.steps(Event(name, {"text": "Yes. "}))]
     once, piece = Begin(None, None, streams=True), Piece("Yes. ")
     assert steps == [once, piece, piece, End(), Begin(None, None, streams=False), piece, End()]
-
-
-def pacing(*pieces: str, seconds: float = 0.0, complete: bool = False) -> str:
-    """What "auto" makes of a text whose first piece came so many seconds ago."""
-
-    async def judge() -> str:
-        text = ArrivingText()
-        text.began -= seconds
-        for piece in pieces:
-            text.feed(piece)
-        if complete:
-            text.complete()
-        return await asyncio.wait_for(text.pacing(), 10)
-
-    return asyncio.run(judge())
-
-
-def test_auto_pacing_follows_how_fast_a_text_comes() -> None:
-    beginning = "The quick brown fox jumps over the lazy dog and"
-    assert pacing(beginning, seconds=0.5) == "token"
-    assert pacing(beginning, seconds=5) == "sentence"
-    assert pacing("Yes.") == "sentence"  # too little to judge by, but it can be spoken
-    assert pacing("Yes", seconds=60, complete=True) == "token"

@@ -4,8 +4,8 @@ usage: python tests/tiny.py OUT [--type TYPE] [--size SIZE] [--seed N] [--shards
 
 Every file, tensor name, config key and structural feature of a release is there (grouped query attention,
 heads * head_dim != hidden, a predictor narrower than the talker, dialect speakers, 16 of the encoder's quantizers in
-use, 1920 samples a frame); only the numbers are small. The official package and llama.cpp's converter read the result,
-and tests/golden/ holds what the official package computed with it.
+use, 1920 samples per frame); only the numbers are small. The official package and llama.cpp's converter read the
+result, and tests/golden/ has what the official package computed with it.
 
 The weights are random, drawn so that nothing hides from a comparison: no norm is 1, no bias is 0, logits are spread
 out, the waveform fills a good part of [-1, 1]. Each tensor has a generator of its own, seeded by the checkpoint's seed

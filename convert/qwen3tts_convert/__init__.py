@@ -1,6 +1,6 @@
 """From a Qwen3-TTS 12Hz checkpoint to the two GGUF files that llama.cpp and qwen3tts_gguf run.
 
-    conversion.py  convert(): the whole way, top to bottom
+    conversion.py  convert(): all steps, top to bottom
     checkpoint.py  the folder: configuration, tokenizer, tensors (with section, tokenizer, weights, hub)
     talker.py  code_predictor.py  codec.py  speaker_encoder.py   tables: checkpoint tensor -> GGUF tensor (sources)
     quantize.py    the table: GGUF tensor -> type

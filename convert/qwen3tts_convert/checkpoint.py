@@ -210,7 +210,7 @@ def _require_whole(folder: Path) -> None:
         )
     if (folder / "config.json").is_file() and not (folder / "speech_tokenizer").is_dir():
         raise CheckpointError(
-            f"{folder}: the folder speech_tokenizer, which holds the codec, is missing",
+            f"{folder}: the folder speech_tokenizer, which contains the codec, is missing",
             hint="copy it from the checkpoint this one was trained from: all Qwen3-TTS 12Hz models have the same",
         )
 

@@ -128,7 +128,7 @@ def decoder_config(decoder: Section) -> CodecDecoderConfig:
         rms_eps=decoder.number("rms_norm_eps"),
     )
     if c.samples_per_frame != SAMPLES_PER_FRAME:
-        raise decoder.error("upsample_rates", f"make {c.samples_per_frame} samples a frame, not {SAMPLES_PER_FRAME}")
+        raise decoder.error("upsample_rates", f"make {c.samples_per_frame} samples per frame, not {SAMPLES_PER_FRAME}")
     return c
 
 
@@ -223,7 +223,9 @@ def encoder_config(encoder: Section) -> CodecEncoderConfig:
         norm_eps=encoder.number("norm_eps", 1e-5),
     )
     if c.samples_per_frame != SAMPLES_PER_FRAME:
-        raise encoder.error("upsampling_ratios", f"make {c.samples_per_frame} samples a frame, not {SAMPLES_PER_FRAME}")
+        raise encoder.error(
+            "upsampling_ratios", f"make {c.samples_per_frame} samples per frame, not {SAMPLES_PER_FRAME}"
+        )
     return c
 
 

@@ -41,7 +41,10 @@ def download(repo_id: str, revision: str | None = None) -> Path:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(PATTERNS)))
     except Exception as error:  # the hub, its HTTP client and its file cache each have errors of their own
         reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{repo_id} is not a folder and cannot be downloaded from the hub: {reason}") from error
+        raise CheckpointError(
+            f"{repo_id} is not a folder and cannot be downloaded from the hub: {reason}",
+            hint="check the name and the network, or give the folder of a checkpoint that you have",
+        ) from error
 
 
 def in_cache(folder: Path, revision: str | None = None) -> tuple[Path, str, str] | None:

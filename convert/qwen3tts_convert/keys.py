@@ -72,7 +72,7 @@ def mmproj_keys(
 
 
 def read_card(checkpoint: Checkpoint) -> tuple[Card, tuple[Note, ...]]:
-    """What the head of README.md says; empty, with a note, where it cannot be read."""
+    """The metadata at the head of README.md; empty, with a note, where it cannot be read."""
     path = checkpoint.folder / "README.md"
     try:
         card = gguf.Metadata.load_model_card(checkpoint.folder)
@@ -209,7 +209,7 @@ def _voices(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
 
 
 def _provenance(writer: gguf.GGUFWriter, checkpoint: Checkpoint, sha256: Mapping[str, str]) -> None:
-    """What the pair was made from and by; in both files, so that halves of different pairs can be distinguished."""
+    """What the pair was made from and by; in both files, so that files of different pairs can be distinguished."""
     writer.add_string(Key.MODEL_TYPE, checkpoint.model_type)
     writer.add_string(Key.MODEL_SIZE, checkpoint.model_size)
     writer.add_string(Key.SOURCE, checkpoint.source)

@@ -52,7 +52,7 @@ def config(talker: Section) -> TalkerConfig:
     rope.expect("type", "default")
     head_dim = talker.integer("head_dim")
     if sum(rope.integers("mrope_section")) != head_dim // 2 or len(rope.integers("mrope_section")) != 3:
-        raise rope.error("mrope_section", f"does not share out the {head_dim // 2} turns of a head")
+        raise rope.error("mrope_section", f"does not cover the {head_dim // 2} rotations of a head")
     return TalkerConfig(
         n_layers=talker.integer("num_hidden_layers"),
         hidden=talker.integer("hidden_size"),

@@ -132,7 +132,7 @@ def codec_tokens(talker: Section) -> list[str]:
             continue  # null: this model has no such token
         for name, i in ids.items():
             if not 0 <= i < CODEC_VOCABULARY:
-                raise talker.error(key, f"holds {i}, the codec's tokens are 0..{CODEC_VOCABULARY - 1}")
+                raise talker.error(key, f"contains {i}, the codec's tokens are 0..{CODEC_VOCABULARY - 1}")
             names[i] = name
     return names
 

@@ -1,7 +1,11 @@
 """The command line: the only place that prints, exits, or reads the environment.
 
     __init__  the app, and how errors end it        console  what the commands share
+<<<<<<< HEAD
     converting  speaking  batching  serving  voices  codec  inspecting  benching  verifying  the commands
+=======
+    converting  speaking  books  serving  voices  codec  inspecting  devices  benching  verifying  the commands
+>>>>>>> main
     voice_options  expanded  text_argument          what several commands take
     speech_output  reporting                        what they write
     wording                                         the library's parameters as flags
@@ -26,30 +30,47 @@ import typer
 
 from ..engine.threads import SPIN_COUNT
 from ..errors import Error, NoEndOfSpeech
+<<<<<<< HEAD
 from . import batching, benching, codec, converting, inspecting, serving, speaking, verifying, voices
+=======
+from . import benching, books, codec, converting, devices, inspecting, serving, speaking, verifying, voices
+>>>>>>> main
 from .console import printable, stderr, stdout
-from .panels import App
-from .text_argument import DASH_HINT, TextCommand
+from .panels import App, paragraphs
+from .text_argument import DASH_HINT, QUOTES_HINT, TextCommand, UsageError
 from .wording import in_flags
 
 __all__ = ["app", "main"]
 
 _EXIT_ERROR, _EXIT_NO_END_OF_SPEECH, _EXIT_INTERRUPTED = 1, 3, 130
-_UsageError: Any = typer.BadParameter.__base__  # click's, or that of the click which newer typers bring along
 
 app = App(
     name="qwen3tts",
-    help="Speak with Qwen3-TTS on an ordinary CPU, offline.",
+    help=paragraphs(
+        """Speak with Qwen3-TTS on an ordinary CPU, offline.
+
+        Examples:
+
+          qwen3tts speak "Seven three nine."
+          qwen3tts convert Qwen/Qwen3-TTS-12Hz-0.6B-Base
+          qwen3tts speak --help
+
+        The first one speaks at once, with nano, the small model in the package. The second makes a model that can say
+        anything.
+        """
+    ),
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(converting.convert)
 app.command(cls=TextCommand)(speaking.speak)
+app.command()(books.read)
 app.command()(serving.serve)
 app.add_typer(voices.app, name="voice")
 app.add_typer(codec.app, name="codec")
 app.command()(batching.batch)
 app.command()(inspecting.inspect)
+app.command()(devices.devices)
 app.command()(benching.bench)
 app.command()(verifying.verify)
 
@@ -62,10 +83,11 @@ def main() -> NoReturn:
     _stop_on_signals()
     try:
         sys.exit(app(standalone_mode=False))
-    except _UsageError as error:  # a command that was not understood
+    except UsageError as error:  # a command that was not understood
+        error.message = str(error.message).removeprefix("Value error, ")
         error.show()
-        if type(error).__name__ in ("NoSuchOption", "MissingParameter") and _command(error) == "speak":
-            stderr.print(f"hint: {DASH_HINT}", markup=False, soft_wrap=True)
+        if hint := _usage_hint(error):
+            stderr.print(f"hint: {hint}", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(_EXIT_INTERRUPTED)
@@ -80,10 +102,14 @@ def main() -> NoReturn:
         sys.exit(_EXIT_NO_END_OF_SPEECH if isinstance(error, NoEndOfSpeech) else _EXIT_ERROR)
 
 
-def _command(error: Any) -> str | None:
-    """The name of the command that was not understood."""
+def _usage_hint(error: Any) -> str:
+    """How a text is given to `speak`, where that may be what went wrong."""
     context = getattr(error, "ctx", None)
-    return None if context is None else context.command.name
+    if context is None or context.command.name != "speak":
+        return ""
+    if type(error).__name__ in ("NoSuchOption", "MissingParameter"):
+        return DASH_HINT
+    return QUOTES_HINT if "extra argument" in error.message else ""
 
 
 def _show_all_letters(stream: TextIO) -> None:

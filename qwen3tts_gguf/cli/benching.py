@@ -10,6 +10,7 @@ from rich.table import Table
 
 from .console import (
     DEFAULT_MODELS,
+    DeviceOption,
     MmprojOption,
     ModelOption,
     QuietOption,
@@ -52,6 +53,7 @@ def bench(
     voice_options: VoiceOptions = VoiceOptions(),
     layout: LayoutOption = TextLayout.WHOLE,
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     plan: Annotated[
         str,
         value(
@@ -94,6 +96,7 @@ def bench(
         mmproj=mmproj,
         n_threads=threads,
         amx=amx_setting(),
+        device=device,
         plan=plan,
         n_frames=frames,
         layout=layout.value,
@@ -122,9 +125,9 @@ def _print(report: Report) -> None:
         "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
         "voice": f"{voice['kind']}{reference}, layout {report['layout']}",
         "load": f"{report['load_seconds']:.2f} s",
-        "prefill": f"{prefill['ms']:.0f} ms, {prefill['positions']} positions, {prefill['kept']} of them reused",
-        "first audio, warm": f"{first['warm_ms']:.0f} ms",
-        f"first audio, from {first['start']}": f"{first['from_start_seconds']:.2f} s",
+        "prefill": f"{prefill['ms']:.0f} ms, {prefill['positions']} positions, {prefill['reused']} of them reused",
+        "first sound, warm": f"{first['warm_ms']:.0f} ms",
+        f"first sound, from {first['start']}": f"{first['from_start_seconds']:.2f} s",
         "peak memory": "unknown" if report["peak_rss_gb"] is None else f"{report['peak_rss_gb']:.2f} GB",
     }
     if report["voice_seconds"] >= 0.01:
@@ -137,7 +140,7 @@ def _print(report: Report) -> None:
     stdout.print()
     _print_plan(report)
 
-    parts = Table("ms per frame, streamed", box=None, padding=(0, 2, 0, 0))
+    parts = Table("ms per frame, frame by frame", box=None, padding=(0, 2, 0, 0))
     for column in ("median", "p10", "p90"):
         parts.add_column(column, justify="right")
     for part, spread in report["frame_ms"].items():
@@ -145,8 +148,8 @@ def _print(report: Report) -> None:
     stdout.print(parts)
     stdout.print()
     stdout.print(
-        f"RTF {report['rtf']:.2f}: {report['work_seconds']:.2f} s for {report['audio_seconds']:.2f} s of speech "
-        f"({report['frames']} frames); {report['streamed']['rtf']:.2f} streamed",
+        f"RTF {report['rtf']:.2f}: {report['work_seconds']:.2f} s of work for {report['audio_seconds']:.2f} s of "
+        f"speech ({report['frames']} frames) wanted whole; RTF {report['streamed']['rtf']:.2f} frame by frame",
         soft_wrap=True,
     )
 
@@ -155,6 +158,8 @@ def _print_plan(report: Report) -> None:
     plan = Table("plan", "", box=None, padding=(0, 2, 0, 0))
     for name, entry in report["plan"].items():
         plan.add_row(name, escape(printable(entry)))
+    for net, device in report["placement"].items():
+        plan.add_row(f"{net} on", escape(printable(device)))
     stdout.print(plan)
     stdout.print()
     for note in report["notes"]:
@@ -165,15 +170,15 @@ def _print_plan(report: Report) -> None:
 
 def _threads(report: Report) -> str:
     shares = report["side_by_side"]
-    beside = f" ({shares[0]}, and {shares[1]} for the codec in parallel)" if shares else ""
-    return f"threads: {report['threads']}{beside}"
+    split = f" ({shares[0]}, and {shares[1]} for the codec in parallel)" if shares else ""
+    return f"threads: {report['threads']}{split}"
 
 
 # -- the picture -----------------------------------------------------------------------------------------------------
 
 
 def _draw(report: Report, plot: Path) -> None:
-    """One frame as a stacked bar, beside the 80 ms it lasts; the codec's part below where it works at the same time."""
+    """One frame as a stacked bar, next to the 80 ms it lasts; the codec's time below, where it works in parallel."""
     with picture(plot, inches=(8, 2.2)) as figure:
         axes = figure.add_subplot()
         left, longest = 0.0, 0.0

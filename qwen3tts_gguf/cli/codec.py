@@ -9,6 +9,7 @@ import typer
 
 from .console import (
     DEFAULT_MODELS,
+    DeviceOption,
     ModelOption,
     OutputOption,
     QuietOption,
@@ -35,6 +36,7 @@ def encode(
         "codes.npy"
     ),
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     quiet: QuietOption = False,
 ) -> None:
     """Turn audio into codec codes: sixteen per frame of 80 ms.
@@ -46,13 +48,13 @@ def encode(
       qwen3tts codec encode speech.wav -o codes.npy
     """
     from ..audio import read_audio
+    from ..engine.placement import require_device
     from ..engine.threads import default_threads
-    from ..ggml.device import Backend
     from ..model.files import MmprojFile, find_mmproj
     from ..voice.encoder import VoiceEncoder
 
     require_npy(output)
-    encoder = VoiceEncoder(MmprojFile(find_mmproj(model)), Backend(threads or default_threads()))
+    encoder = VoiceEncoder(MmprojFile(find_mmproj(model)), threads or default_threads(), require_device(device))
     codes = encoder.encode_codes(read_audio(audio))
     save_array(output, codes)
     if not quiet:
@@ -65,6 +67,7 @@ def decode(
     model: ModelOption = DEFAULT_MODELS,
     output: OutputOption = Path("decoded.wav"),
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     quiet: QuietOption = False,
 ) -> None:
     """Turn codec codes into audio.
@@ -78,6 +81,7 @@ def decode(
     target = output_target(output)
 
     from ..audio_sink import open_sink
+    from ..engine.placement import require_device
     from ..engine.plan import Plan
     from ..ggml.device import Backend
     from ..model.files import MmprojFile, find_mmproj
@@ -85,7 +89,9 @@ def decode(
     from ..nets.codes import read_codes
 
     plan = Plan.for_this_machine(threads, amx=amx_setting())  # rounds as `speak` does
-    decoder = CodecDecoder(MmprojFile(find_mmproj(model)), Backend(plan.threads.all), plan.codec)
+    where = require_device(device)
+    backend = Backend(plan.threads.all, device=where)
+    decoder = CodecDecoder(MmprojFile(find_mmproj(model)), backend, plan.codec_on(where))
     frames = read_codes(codes, decoder.config.codebook_size)
     state = decoder.new_state()
     with open_sink(target) as sink, progress(quiet=quiet) as bar:

@@ -24,6 +24,8 @@ from .wording import in_flags
 __all__ = [
     "DEFAULT_MODELS",
     "CodecComputeOption",
+    "DeviceOption",
+    "JsonOption",
     "LanguageOption",
     "ModelOption",
     "OutputOption",
@@ -64,7 +66,14 @@ MmprojOption = Annotated[
     Path | None, value("FILE", MODEL, "The mmproj file, if it is not next to the talker file.", "--mmproj")
 ]
 OutputOption = Annotated[
-    Path, value("FILE", OUTPUT, "A .wav, .flac, .ogg or .mp3 file; - streams 16-bit WAV to stdout.", "--output", "-o")
+    Path,
+    value(
+        "FILE",
+        OUTPUT,
+        "File, its format by suffix: .wav, .flac, .ogg, .opus, .mp3, .pcm. - streams 16-bit WAV to stdout.",
+        "--output",
+        "-o",
+    ),
 ]
 
 
@@ -84,6 +93,15 @@ CodecComputeOption = Annotated[
         "--codec-compute",
     ),
 ]  # fmt: skip
+DeviceOption = Annotated[
+    str,
+    value(
+        "DEVICE", MACHINE, "What computes: cpu, gpu, auto (a GPU with room for the model, else the CPU), or a name "
+        "that qwen3tts devices lists.",
+        "--device",
+    ),
+]  # fmt: skip
+JsonOption = Annotated[bool, flag(OUTPUT, "Print JSON.", "--json")]
 ThreadsOption = Annotated[
     int | None, value("N", MACHINE, "Number of threads. Default: all that this process may use.", "--threads", min=1)
 ]
@@ -148,12 +166,12 @@ def output_target(output: Path, format: str | None = None) -> Path | BinaryIO:
 
 
 def model_or_nano(model: Path, context: typer.Context) -> Path | None:
-    """The model asked for; None where none is asked for and none is in the usual folder, so that nano speaks."""
+    """The model that was named; None if none was and none is in the default folder, so that nano speaks."""
     return model if not is_default(context, "model") or any(model.glob("*.gguf")) else None
 
 
 def is_default(context: typer.Context, parameter: str) -> bool:
-    """Whether a parameter has its default because nobody gave it."""
+    """Whether a parameter has its default because it was not given."""
     given = context.get_parameter_source(parameter)
     return given is None or given.name == "DEFAULT"
 
@@ -176,6 +194,8 @@ def read_text(path: Path) -> str:
     """A file of UTF-8 text. Raises TextError."""
     try:
         return decoded(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise TextError(f"{path}: no such file") from None
     except OSError as error:
         raise TextError(f"{path}: cannot be read ({error.strerror})") from None
 

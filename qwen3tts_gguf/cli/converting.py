@@ -27,7 +27,6 @@ def convert(
             metavar="CHECKPOINT", help="Folder of a checkpoint, or its id on the Hugging Face hub: Qwen/Qwen3-TTS-..."
         ),
     ],
-    out: Annotated[Path, value("FOLDER", OUTPUT, "Folder for the two files.", "--out", "-o")] = DEFAULT_MODELS,
     type: Annotated[
         str,
         value(
@@ -39,13 +38,14 @@ def convert(
         ),
     ] = "q8_0",
     codec_type: Annotated[
-        str, value("TYPE", MODEL, "Type of the codec's weights: f16, or f32 (larger and slower).", "--codec-type")
+        str, value("TYPE", MODEL, "Type of the codec's weights: f16, or f32 (larger).", "--codec-type")
     ] = "f16",
-    name: Annotated[
-        str | None, value("NAME", OUTPUT, "Name of the files. Default: the checkpoint's name.", "--name")
-    ] = None,
     revision: Annotated[
         str | None, value("REVISION", MODEL, "Branch, tag or commit on the hub. Default: main.", "--revision")
+    ] = None,
+    out: Annotated[Path, value("FOLDER", OUTPUT, "Folder for the two files.", "--out", "-o")] = DEFAULT_MODELS,
+    name: Annotated[
+        str | None, value("NAME", OUTPUT, "Name of the files. Default: the checkpoint's name.", "--name")
     ] = None,
     quiet: QuietOption = False,
 ) -> None:

@@ -13,8 +13,8 @@ __all__ = ["expanded"]
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
     """The command as typer is to see it. Every field needs a default, or a dataclass as its type."""
-    hints = get_type_hints(command, include_extras=True)
-    own = inspect.signature(command).parameters
+    own = inspect.signature(command, eval_str=True).parameters
+    hints = {name: parameter.annotation for name, parameter in own.items()}
 
     @functools.wraps(command)
     def called(**given: Any) -> None:
@@ -26,7 +26,7 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
         for option in (
             _options(hints[name])
             if is_dataclass(hints[name])
-            else [parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)]
+            else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
         )
     ]
     called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]

@@ -69,7 +69,7 @@ class LiveOptions:
         if self.live and clean is not None:
             raise OptionError("--clean needs the whole text before the first word: leave it out, or --live")
 
-    def comes_by_sentence(self, tts: TTS, *, needs_codes: bool, quiet: bool) -> tuple[bool, Iterable[str]]:
+    def by_sentence_and_text(self, tts: TTS, *, needs_codes: bool, quiet: bool) -> tuple[bool, Iterable[str]]:
         """Whether whole sentences are to be spoken, and the text; waits for its first words where they decide."""
         from ..speech.pace import keeps_up
 

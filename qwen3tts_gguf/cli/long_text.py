@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,27 +11,27 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import NoEndOfSpeech, Note, OptionError
 from ..model.schema import SAMPLE_RATE_HZ
-from .console import print_notes, progress, read_text
+from .console import print_notes, printable, progress, read_text, stderr
 from .panels import OUTPUT, TEXT, value
 from .sound_output import SoundTarget
-from .text_argument import read_stdin
+from .text_argument import UsageError, read_stdin
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..reading import Passage, Reading
+    from ..reading import Reading
     from ..speech.options import SpeechOptions
     from ..speech.passages import Split
+    from ..speech.spoken import Passage
     from ..tts import TTS
     from ..voice.voice import Voice
 
-__all__ = ["LongTextOptions", "Spoken"]
+__all__ = ["LongTextOptions", "PauseOption", "SplitOption", "SplitText", "Spoken"]
 
 Made = TypeVar("Made")
 
@@ -45,6 +46,29 @@ class SplitText(str, Enum):
     LINE = "line"
 
 
+SplitOption = Annotated[
+    SplitText,
+    value(
+        "UNIT",
+        TEXT,
+        "What is spoken in one go: sentence, paragraph, line, none (all of it), or auto: up to 300 letters. "
+        "Default: auto; with --subtitles sentence.",
+        "--split",
+        show_default=False,
+    ),
+]
+PauseOption = Annotated[
+    str,
+    value(
+        "SECONDS",
+        TEXT,
+        "Pause between passages of a long text, or two: after a sentence, after a paragraph. Default: 0.3,0.6.",
+        "--pause",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class LongTextOptions:
     """Texts of any length."""
@@ -53,26 +77,8 @@ class LongTextOptions:
         Path | None,
         value("FILE", TEXT, "Speak a file of UTF-8 text; - is stdin.", "--file", "-f"),
     ] = None
-    split: Annotated[
-        SplitText,
-        value(
-            "UNIT",
-            TEXT,
-            "What is spoken in one go: sentence, paragraph, line, none (all of it), or auto: up to 300 letters. "
-            "Default: auto; with --subtitles sentence.",
-            "--split",
-        ),
-    ] = SplitText.AUTO
-    pause: Annotated[
-        str,
-        value(
-            "SECONDS",
-            TEXT,
-            "Pause between passages of a long text, or two: after a sentence, after a paragraph. Default: 0.3,0.6.",
-            "--pause",
-            show_default=False,
-        ),
-    ] = "0.3,0.6"
+    split: SplitOption = SplitText.AUTO
+    pause: PauseOption = "0.3,0.6"
     subtitles: Annotated[
         Path | None,
         value("FILE", OUTPUT, "Also save subtitles, one cue per sentence: .srt or .vtt.", "--subtitles"),
@@ -81,12 +87,17 @@ class LongTextOptions:
     def text(self, argument: str | None) -> str:
         """What to speak: the argument, a file, or stdin. Raises TextError, OptionError."""
         if self.file is not None and argument is not None:
-            raise OptionError("--file is the text: leave out the other one")
+            raise OptionError("--file gives the text: leave out the argument TEXT")
         if self.file is None and argument is None:
-            raise typer.BadParameter("Missing text: give it as an argument, by --file, or - for standard input.")
+            raise UsageError("Missing text: give it as an argument, by --file, or - for standard input.")
         if argument == "-" or str(self.file) == "-":
             return read_stdin()
-        return read_text(self.file) if self.file is not None else argument or ""
+        if self.file is not None:
+            return read_text(self.file)
+        if argument and os.path.isfile(argument):
+            words = printable(argument)
+            stderr.print(f"hint: {words} is spoken as a text; to speak what is in the file: -f {words}", soft_wrap=True)
+        return argument or ""
 
     @property
     def split_by(self) -> Split:
@@ -224,7 +235,7 @@ class Spoken:
 def _write_passages(
     reading: Reading, target: SoundTarget, spoken: Spoken, advance: Callable[[int], None], keep_partial: bool
 ) -> None:
-    passages = _begun(reading)
+    passages = _started(reading)
     with target.opened(keep_partial=keep_partial) as sink:
         for passage in passages:
             sink.write(passage.sound)
@@ -235,7 +246,7 @@ def _write_passages(
 def _write_sounds(
     reading: Reading, target: SoundTarget, spoken: Spoken, advance: Callable[[int], None], keep_partial: bool
 ) -> None:
-    sounds = _begun(reading.stream())
+    sounds = _started(reading.stream())
     with target.opened(keep_partial=keep_partial) as sink:
         for sound in sounds:
             sink.write(sound.samples)
@@ -244,7 +255,7 @@ def _write_sounds(
                 advance(len(sound.text) if is_new else 0)
 
 
-def _begun(sounds: Iterable[Made]) -> Iterator[Made]:
+def _started(sounds: Iterable[Made]) -> Iterator[Made]:
     """The same, the first one made: what is refused is refused before anything is written."""
     iterator = iter(sounds)
     return chain([next(iterator)], iterator)

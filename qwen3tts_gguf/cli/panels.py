@@ -43,21 +43,23 @@ def paragraphs(text: str | None) -> str:
 
 
 class Command(TyperCommand):
-    """A command whose --help shows no type beside a switch."""
+    """A command whose --help shows no type beside a switch or an argument."""
 
     def get_params(self, ctx: Any) -> Any:
-        return _without_types_of_switches(super().get_params(ctx))
+        return _without_types(super().get_params(ctx))
 
 
 class _Group(TyperGroup):
     def get_params(self, ctx: Any) -> Any:
-        return _without_types_of_switches(super().get_params(ctx))
+        return _without_types(super().get_params(ctx))
 
 
-def _without_types_of_switches(parameters: Any) -> Any:
+def _without_types(parameters: Any) -> Any:
     for parameter in parameters:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None  # "<path>" in typer 0.29; not called by those before
     return parameters
 
 

@@ -64,13 +64,13 @@ def picture(file: Path, *, inches: tuple[float, float]) -> Iterator[Figure]:
 
 
 def stages(quiet: bool) -> Callable[[str], None]:
-    """Tells on a terminal what comes next, in plain lines: a bar that moves would take part in what is measured."""
+    """Prints on a terminal what comes next, in plain lines: a moving bar would change what is measured."""
 
-    def tell(stage: str) -> None:
+    def show(stage: str) -> None:
         if not quiet and stderr.is_terminal:
             stderr.print(f"{stage} ...")
 
-    return tell
+    return show
 
 
 def _is_stdout(file: Path) -> bool:

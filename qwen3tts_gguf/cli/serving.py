@@ -17,6 +17,7 @@ from ..errors import OptionError
 from .console import (
     DEFAULT_MODELS,
     CodecComputeOption,
+    DeviceOption,
     MmprojOption,
     ModelOption,
     QuietOption,
@@ -24,6 +25,7 @@ from .console import (
     VoicesOption,
     amx_setting,
     model_or_nano,
+    print_notes,
     read_text,
     stderr,
     voices_folder,
@@ -124,11 +126,12 @@ def serve(
         bool, flag(_SERVER, "Refuse requests that name a model the server does not list.", "--strict-model")
     ] = False,
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     codec_compute: CodecComputeOption = None,
     force: Annotated[bool, flag(MACHINE, "Load the model even if it seems too large for memory.", "--force")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve speech over HTTP, with the API of OpenAI.
+    """Serve speech over HTTP, with OpenAI's API.
 
     The model is loaded by the first request and shared by all; nano is used if no model is found. Only programs on this
     machine can use the server, unless --host lets others in: then protect it with API keys.
@@ -171,15 +174,18 @@ def serve(
     def load() -> TTS:
         from ..tts import TTS
 
-        return TTS(
+        tts = TTS(
             path,
             mmproj=mmproj,
             n_threads=threads,
             n_lanes=settings.n_lanes,
             amx=amx_setting(),
             codec_type=codec_compute.value if codec_compute else "",
+            device=device,
             check_memory=not force,
         )
+        print_notes(tts.notes)
+        return tts
 
     listener = _listener(host, port)
     wyoming = None if wyoming_port is None else _listener(host, wyoming_port, option="--wyoming-port")
@@ -252,7 +258,7 @@ def _keys(file: Path | None) -> tuple[str, ...]:
     keys = [line.strip() for line in [*lines, os.environ.get(KEY_ENVIRONMENT, "")]]
     found = tuple(key for key in keys if key and not key.startswith("#"))
     if file is not None and not found:
-        raise OptionError(f"{file}: no key in it")
+        raise OptionError(f"{file}: there is no API key in this file")
     return found
 
 

@@ -17,6 +17,7 @@ from ..speech.text import strip_markdown
 from .console import (
     DEFAULT_MODELS,
     CodecComputeOption,
+    DeviceOption,
     LanguageOption,
     MmprojOption,
     ModelOption,
@@ -26,6 +27,7 @@ from .console import (
     amx_setting,
     is_default,
     model_or_nano,
+    print_notes,
     require_npy,
     save_array,
     stderr,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from ..tts import TTS, Utterance
     from ..voice.voice import Voice
 
-__all__ = ["LayoutOption", "TextLayout", "speak"]
+__all__ = ["LayoutOption", "TextLayout", "chosen_model", "speak", "with_words"]
 
 
 class TextLayout(str, Enum):
@@ -110,13 +112,14 @@ def speak(
         ),
     ] = None,
     retries: Annotated[
-        int, value("N", TEXT, "New attempts after a failed one; none with -o -.", "--retries", min=0)
+        int, value("N", TEXT, "New attempts after a failed one; none with -o - or --play.", "--retries", min=0)
     ] = 2,
     keep_partial: Annotated[
         bool, flag(OUTPUT, "If speech fails or is stopped, keep what was written so far.", "--keep-partial")
     ] = False,
     sampling: SamplingOptions = SamplingOptions(),
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     codec_compute: CodecComputeOption = None,
     force: Annotated[bool, flag(MACHINE, "Load the model even if it seems too large for memory.", "--force")] = False,
     codes: Annotated[
@@ -131,7 +134,8 @@ def speak(
     """Speak a text into an audio file or to stdout.
 
     The voice depends on the kind of model. A Base model speaks in a named voice or clones a clip (--voice, best with
-    --ref-text). A CustomVoice model has presets (--speaker). A VoiceDesign model follows a description (--instruct).
+    --ref-text); without --voice it takes the one that QWEN3TTS_VOICE names, or the first shipped voice. A CustomVoice
+    model has presets (--speaker). A VoiceDesign model follows a description (--instruct).
 
     Examples:
 
@@ -148,9 +152,9 @@ def speak(
     A text may start with a dash: "-5 degrees". If it looks like an option, put it last, after --.
 
     Speech has failed if the model does not end it: it is longer than --max-frames, repeats itself or falls silent. It
-    is then retried with a new seed. If all --retries fail, nothing is written and the exit code is 3. With -o - there
-    are no retries, because sound that was written cannot be taken back. A file appears when it is complete; with
-    --keep-partial also after Ctrl-C or a failure.
+    is then retried with a new seed. If all --retries fail, nothing is written and the exit code is 3. With -o - and
+    --play there are no retries, because sound that was heard cannot be taken back. A file appears when it is complete;
+    with --keep-partial also after Ctrl-C or a failure.
     """
     started = time.perf_counter()
     needs_codes = codes is not None or save_voice is not None
@@ -174,7 +178,7 @@ def speak(
         live_in_context=live_options.live_in_context,
         retries=retries if target.is_whole else 0, **vars(sampling),
     )  # fmt: skip
-    there = _model_there_is(model, context, quiet)
+    there = chosen_model(model, context, quiet)
     tts = TTS(
         there,
         mmproj=mmproj,
@@ -182,11 +186,13 @@ def speak(
         n_lanes="auto" if target.is_whole else 1,
         amx=amx_setting(),
         codec_type=codec_compute.value if codec_compute else "",
+        device=device,
         check_memory=not force,
     )
+    print_notes(tts.notes)
     if speaker is None:
         voice_options = voice_options.or_preferred(tts)
-    voice = _with_words(voice_options.chosen(tts, quiet), speaker, instruct)
+    voice = with_words(voice_options.chosen(tts, quiet), speaker, instruct)
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
     is_long = not live_options.live and long_text.is_long(tts, content, language)
@@ -195,7 +201,7 @@ def speak(
     live, attempts = None, tts.attempts(content, voice, options)
     arriving: Iterable[str] | None = None
     if live_options.live:
-        by_sentence, pieces = live_options.comes_by_sentence(tts, needs_codes=needs_codes, quiet=quiet)
+        by_sentence, pieces = live_options.by_sentence_and_text(tts, needs_codes=needs_codes, quiet=quiet)
         if by_sentence:
             arriving = pieces
         else:
@@ -219,16 +225,16 @@ def speak(
         )
     spoken.require_end()
     if save_voice is not None:
-        said = live.so_far if live else content
-        kept = spoken.first if isinstance(spoken, Spoken) else (spoken.codes, said)
-        _keep(tts, *kept, save_voice, voice_options.voices, quiet)
+        words = live.so_far if live else content
+        reference = spoken.first if isinstance(spoken, Spoken) else (spoken.codes, words)
+        _save_voice(tts, *reference, save_voice, voice_options.voices, quiet)
 
 
 # -- with which model ------------------------------------------------------------------------------------------------
 
 
-def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
-    """The model asked for; nano where none is asked for and none lies in the usual folder."""
+def chosen_model(model: Path, context: typer.Context, quiet: bool) -> Path:
+    """The model that was named; nano if none was and none is in the default folder."""
     if (asked := model_or_nano(model, context)) is not None:
         return asked
     from ..model import nano
@@ -253,7 +259,7 @@ def _model_there_is(model: Path, context: typer.Context, quiet: bool) -> Path:
 # -- who speaks ------------------------------------------------------------------------------------------------------
 
 
-def _with_words(voice: Voice | None, speaker: str | None, instruct: str | None) -> Voice | None:
+def with_words(voice: Voice | None, speaker: str | None, instruct: str | None) -> Voice | None:
     from ..voice.voice import Voice
 
     if speaker is not None:
@@ -272,13 +278,13 @@ def _require_free(name: str, voices: Path | None) -> None:
         raise VoiceError(f"a voice named {name!r} exists already", hint=hint)
 
 
-def _keep(tts: TTS, codes: NDArray[np.int32], text: str, name: str, voices: Path | None, quiet: bool) -> None:
-    """The speech just made, as a reference for cloning with a Base model: what it said is known."""
+def _save_voice(tts: TTS, codes: NDArray[np.int32], text: str, name: str, voices: Path | None, quiet: bool) -> None:
+    """The speech just made, as a reference for cloning with a Base model: its words are known."""
     from ..voice.store import VoiceStore
     from ..voice.voice import Voice
 
-    kept = Voice.from_speech(codes, text, tts.codec_fingerprint)
-    path = VoiceStore(voices_folder(voices)).save(name, kept)
+    voice = Voice.from_speech(codes, text, tts.codec_fingerprint)
+    path = VoiceStore(voices_folder(voices)).save(name, voice)
     if not quiet:
         stderr.print(
             f"saved as voice {name!r} in {path.parent}: speak with a Base model and --voice {name!r}",

@@ -6,13 +6,17 @@ import re
 import sys
 from typing import Any
 
+import typer
+
 from .console import decoded
 from .panels import Command
 
-__all__ = ["DASH_HINT", "TextCommand", "read_stdin"]
+__all__ = ["DASH_HINT", "QUOTES_HINT", "TextCommand", "UsageError", "read_stdin"]
 
 DASH_HINT = 'a text that starts with a dash comes last, after --, or on stdin: qwen3tts speak -o out.wav -- "-text"'
-# An option or a misspelt one: letters and dashes without a space, and perhaps a value.
+QUOTES_HINT = 'a text of several words goes in quotes: qwen3tts speak "Good morning."'
+UsageError: Any = typer.BadParameter.__base__  # click's, or that of the click which newer typers bring along
+# An option or a misspelled one: letters and dashes without a space, and perhaps a value.
 _OPTION = re.compile(r"--[A-Za-z][\w-]*(=.*)?|-[A-Za-z]\w*", re.DOTALL)
 
 

@@ -13,6 +13,7 @@ from ..errors import OptionError, TextError
 from ..measure.verdict import Report, Subject, Thresholds
 from .console import (
     DEFAULT_MODELS,
+    DeviceOption,
     LanguageOption,
     MmprojOption,
     ModelOption,
@@ -90,6 +91,7 @@ def verify(
     ] = _DEFAULT.min_greedy,
     force: Annotated[bool, flag(MODEL, "Also compare files that do not record their checkpoint.", "--force")] = False,
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     json_file: JsonFileOption = None,
     plot: Annotated[
         Path | None, value("FILE", OUTPUT, "Picture of the agreement by codebook: .png or .svg.", "--plot")
@@ -135,6 +137,7 @@ def verify(
         unrecorded=force,
         n_threads=threads,
         amx=amx_setting(),
+        device=device,
         on_stage=stages(quiet),
     )
     failures = Thresholds(
@@ -185,8 +188,8 @@ def _print(report: Report) -> None:
 
     texts = Table("text", "frames", "greedy: equal", "differ from frame", box=None, padding=(0, 2, 0, 0))
     for spoken in report.texts:
-        parted = "never" if spoken.parted is None else f"{spoken.parted} of {spoken.greedy_frames}"
-        texts.add_row(escape(spoken.text), str(spoken.frames), f"{spoken.greedy_equal:.1%}", parted)
+        differ = "never" if spoken.first_difference is None else f"{spoken.first_difference} of {spoken.greedy_frames}"
+        texts.add_row(escape(spoken.text), str(spoken.frames), f"{spoken.greedy_equal:.1%}", differ)
     stdout.print(texts)
 
 

@@ -68,7 +68,7 @@ class ClipOptions:
         pad_seconds = REFERENCE_PAD_SECONDS if self.ref_pad is None else self.ref_pad
         voice = Voice.from_audio(clip, tts, transcript=transcript, pad_seconds=pad_seconds)
         if voice.transcript and self.ref_text is None and self.ref_text_file is None and not quiet:
-            stderr.print(f"transcript: {printable(str(_beside(clip)))}", soft_wrap=True, markup=False)
+            stderr.print(f"transcript: {printable(str(_text_next_to(clip)))}", soft_wrap=True, markup=False)
         print_notes(voice.notes)
         if transcript is None and not self.x_vector_only and not quiet:
             stderr.print(
@@ -77,7 +77,7 @@ class ClipOptions:
         return voice
 
     def _transcript(self, clip: Path) -> str | None:
-        """As given, or from the file beside the clip. Raises TextError, OptionError."""
+        """As given, or from the file next to the clip. Raises TextError, OptionError."""
         if self.x_vector_only:
             if self.ref_text is not None or self.ref_text_file is not None:
                 raise OptionError("--x-vector-only uses no transcript: give one or the other")
@@ -85,7 +85,7 @@ class ClipOptions:
         if self.ref_text is not None and self.ref_text_file is not None:
             raise OptionError("--ref-text and --ref-text-file both give the transcript: give one of them")
         if self.ref_text is None and self.ref_text_file is None:
-            return _transcript_beside(clip)
+            return _transcript_next_to(clip)
         transcript = read_text(self.ref_text_file) if self.ref_text_file is not None else self.ref_text
         if not transcript or not transcript.strip():
             raise TextError("the transcript of the clip is empty", hint="use --x-vector-only to clone without one")
@@ -94,15 +94,14 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class VoiceOptions:
-    """Who speaks."""
+    """The voice to speak in."""
 
     voice: Annotated[
         str | None,
         value(
             "VOICE",
             VOICE,
-            "Name of a saved or shipped voice, or an audio file to clone. none: the model chooses. "
-            "Default: the first shipped voice.",
+            "Name of a saved or shipped voice, or an audio file to clone. none: the model chooses.",
             "--voice",
             autocompletion=known_voices,
         ),
@@ -111,7 +110,7 @@ class VoiceOptions:
     voices: VoicesOption = None
 
     def chosen(self, tts: TTS, quiet: bool) -> Voice | None:
-        """The voice of the clip or of that name; None if no voice was asked for. Prints its notes. Raises Error."""
+        """The voice of the clip or of that name; None if no voice was named. Prints its notes. Raises Error."""
         from ..voice.shipped import shipped_voices
         from ..voice.store import NO_VOICE, VoiceStore
         from ..voice.voice import Voice
@@ -149,28 +148,28 @@ class VoiceOptions:
         return tts.resolve(voice.without_codes() if self.clip.x_vector_only else voice)
 
     def or_preferred(self, tts: TTS) -> VoiceOptions:
-        """With the voice of the environment where none was asked for; a model that cannot clone passes it over."""
-        wished = os.environ.get(ENVIRONMENT)
-        asked = self.voice is not None or self.clip != ClipOptions(x_vector_only=self.clip.x_vector_only)
-        return self if asked or not wished or tts.kind != "base" else replace(self, voice=wished)
+        """With the environment's voice if none was named; a model that cannot clone ignores it."""
+        preferred = os.environ.get(ENVIRONMENT)
+        given = self.voice is not None or self.clip != ClipOptions(x_vector_only=self.clip.x_vector_only)
+        return self if given or not preferred or tts.kind != "base" else replace(self, voice=preferred)
 
 
-def _beside(clip: Path) -> Path:
+def _text_next_to(clip: Path) -> Path:
     return clip.with_suffix(".txt")
 
 
-def _transcript_beside(clip: Path) -> str | None:
-    """Of a .txt of the clip's name, if there is one. It was not asked for, so what is wrong with it is a warning."""
-    beside = _beside(clip)
-    if beside == clip or not beside.is_file():
+def _transcript_next_to(clip: Path) -> str | None:
+    """The text of the .txt with the clip's name, if there is one. It was not named, so a fault of it is a warning."""
+    file = _text_next_to(clip)
+    if file == clip or not file.is_file():
         return None
     try:
-        transcript = read_text(beside)
+        transcript = read_text(file)
     except TextError as error:
         stderr.print(f"warning: {printable(str(error))}; the clip is cloned without it", soft_wrap=True, markup=False)
         return None
     if not transcript.strip():
-        message = f"warning: {printable(str(beside))}: it is empty; the clip is cloned without a transcript"
+        message = f"warning: {printable(str(file))}: it is empty; the clip is cloned without a transcript"
         stderr.print(message, soft_wrap=True, markup=False)
         return None
     return transcript

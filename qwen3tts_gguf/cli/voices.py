@@ -14,6 +14,8 @@ from rich.table import Table
 from ..errors import OptionError, VoiceError
 from .console import (
     DEFAULT_MODELS,
+    DeviceOption,
+    JsonOption,
     MmprojOption,
     ModelOption,
     QuietOption,
@@ -22,12 +24,13 @@ from .console import (
     amx_setting,
     model_or_nano,
     print_json,
+    print_notes,
     stderr,
     stdout,
     voices_folder,
 )
 from .expanded import expanded
-from .panels import OUTPUT, VOICE, App, flag, value
+from .panels import VOICE, App, flag, value
 from .voice_options import ENVIRONMENT, ClipOptions, known_voices
 
 if TYPE_CHECKING:
@@ -47,7 +50,6 @@ NameArgument = Annotated[
         autocompletion=known_voices,
     ),
 ]
-JsonOption = Annotated[bool, flag(OUTPUT, "Print JSON.", "--json")]
 ForceOption = Annotated[bool, flag(VOICE, "Replace a saved voice of the same name.", "--force")]
 
 
@@ -67,6 +69,7 @@ def create(
     mmproj: MmprojOption = None,
     voices: VoicesOption = None,
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -85,7 +88,8 @@ def create(
 
     store = VoiceStore(voices_folder(voices))
     store.require_free(name, overwrite=force)
-    tts = TTS(model, mmproj=mmproj, n_threads=threads, amx=amx_setting())
+    tts = TTS(model, mmproj=mmproj, n_threads=threads, amx=amx_setting(), device=device)
+    print_notes(tts.notes)
     if language is not None:
         tts.vocabulary.language_id(language)
     voice = clip_options.voice(clip, tts, quiet)
@@ -137,8 +141,8 @@ def list_voices(
     table.add_column("transcript", no_wrap=True, overflow="ellipsis", ratio=1)
     for report in reports:
         kind = report["kind"] + (", default" if report["default"] else "")
-        says = report["transcript"] or report.get("instruct") or "-"
-        cells = report["name"], kind, _described(report), says
+        words = report["transcript"] or report.get("instruct") or "-"
+        cells = report["name"], kind, _described(report), words
         table.add_row(*map(escape, cells))
     if reports:
         stdout.print(table)
@@ -162,10 +166,11 @@ def show(
 
       qwen3tts voice show mika
     """
+    from ..voice.shipped import shipped_voices
     from ..voice.store import VoiceStore
 
     store = VoiceStore(voices_folder(voices))
-    shipped = {} if store.path(name).is_file() else _shipped(context, model, mmproj)
+    shipped = {} if store.path(name).is_file() else {**shipped_voices(""), **_shipped(context, model, mmproj)}
     if name in shipped:
         report = _shipped_report(shipped[name])
     else:
@@ -211,9 +216,13 @@ def delete(name: NameArgument, voices: VoicesOption = None) -> None:
 
       qwen3tts voice delete anna
     """
+    from ..voice.shipped import shipped_voices
     from ..voice.store import VoiceStore
 
-    VoiceStore(voices_folder(voices)).delete(name)
+    store = VoiceStore(voices_folder(voices))
+    if name in shipped_voices("") and not store.path(name).is_file():
+        raise VoiceError(f"{name!r} is shipped with the package and cannot be deleted")
+    store.delete(name)
 
 
 @app.command()
@@ -318,8 +327,8 @@ def _described(report: dict[str, Any]) -> str:
     """What a voice is, in a few words."""
     if report["kind"] == "shipped":
         return f"{report['sex']}, {report['accent']} accent"
-    reference = [f"{report['frames'] * 0.08:.1f} s reference"] if report["frames"] else []
-    vector = [f"{report['speaker_values']} values"] if report["speaker_values"] else []
+    reference = [f"codes of {report['frames'] * 0.08:.1f} s"] if report["frames"] else []
+    vector = [f"vector of {report['speaker_values']}"] if report["speaker_values"] else []
     preset = [f"preset {report['preset']}"] if report["preset"] else []
     language = [report["language"]] if report["language"] else []
     return ", ".join(reference + vector + preset + language) or "description"

@@ -10,7 +10,7 @@ themselves; one more decodes while talker and predictor make the next frame (cod
 nets: every thread that computes with ggml gets a team of OpenMP threads of its own, and a lock around a prompt would
 stop everybody.
 
-Up to `n_lanes` speeches share a step. More may be open: they take turns, frame by frame. What a speech says depends on
+Up to `n_lanes` speeches share a step. More may be open: they take turns, frame by frame. A speech depends on
 its `Request` alone, never on the others (nets/widths.py says how products are shared without a bit's difference).
 """
 
@@ -28,19 +28,22 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import DeviceError, UsageError
 from ..ggml.device import Backend
+from ..ggml.devices import Device
 from ..ggml.library import forward_log
 from ..model.files import ModelFiles
 from ..model.schema import N_CODEBOOKS
 from ..nets.code_predictor import CodePredictor
 from ..nets.codec_decoder import CodecDecoder
+from ..nets.sampling import Sampling
 from ..nets.talker import Talker
 from ..speech.options import SpeechOptions
 from ..voice.voice import Voice
 from .codec_stage import CodecStage, Due
 from .lane import Lane, Request
 from .mailbox import Ending
+from .placement import Placement
 from .plan import Plan
 
 __all__ = ["Engine"]
@@ -56,8 +59,10 @@ class Engine:
     n_lanes: how many speeches share a step. Raises ModelFileError, BackendError.
     """
 
-    def __init__(self, files: ModelFiles, plan: Plan, n_lanes: int = 1) -> None:
+    def __init__(self, files: ModelFiles, plan: Plan, placement: Placement, n_lanes: int = 1) -> None:
         self.plan, self.n_lanes = plan, n_lanes
+        self.placement = placement
+        """Once it is loaded: on which device each net is."""
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._lanes: list[Lane] = []  # open and read; whose turn it is stands first
@@ -173,14 +178,44 @@ class Engine:
     def _load(self, files: ModelFiles) -> None:
         forward_log()
         plan = self.plan
-        self._talker = Talker(files.talker, plan.threads.all, plan.talker)  # llama.cpp reads its file meanwhile
-        self._predictor_backend = Backend(plan.threads.all, plan.predictor)
-        codec_backend = Backend(plan.threads.all, plan.codec_placements)
-        self._predictor = CodePredictor(files.mmproj, self._predictor_backend, single_rows=plan.single_rows)
-        decoder = CodecDecoder(files.mmproj, codec_backend, plan.codec)
+        self._talker = self._placed("talker", partial(self._new_talker, files))  # the CPU reads it meanwhile
+        self._predictor, self._predictor_backend = self._placed("predictor", partial(self._new_predictor, files))
+        decoder, codec_backend = self._placed("codec", partial(self._new_decoder, files))
         self._codec = CodecStage(decoder, codec_backend, plan.threads, f"{_THREAD_NAME}-codec", self._wake)
         self._predictor.prepare(1, SpeechOptions().sampling(files.talker.generation)[1])
         self._talker.wait_until_loaded()
+
+    def _placed(self, net: str, make: Callable[[Device], Result]) -> Result:
+        """A net on the device it is to be on, or on the CPU where `Placement.moved` allows it."""
+        device = self.placement.devices[net]
+        try:
+            return make(device)
+        except DeviceError as error:
+            self.placement = self.placement.moved(net, error)
+        return make(self.placement.devices[net])
+
+    def _new_talker(self, files: ModelFiles, device: Device) -> Talker:
+        talker = Talker(files.talker, self.plan.threads.all, self.plan.talker, device)
+        if not device.is_cpu:
+            try:
+                talker.wait_until_loaded()
+            except BaseException:
+                talker.close()
+                raise
+        return talker
+
+    def _new_predictor(self, files: ModelFiles, device: Device) -> tuple[CodePredictor, Backend]:
+        plan = self.plan
+        backend = Backend(plan.threads.all, plan.predictor, device)
+        predictor = CodePredictor(files.mmproj, backend, single_rows=plan.single_rows and device.is_cpu)
+        if not device.is_cpu:  # find out now whether it can sort a whole codebook
+            predictor.prepare(1, Sampling(top_k=0))
+        return predictor, backend
+
+    def _new_decoder(self, files: ModelFiles, device: Device) -> tuple[CodecDecoder, Backend]:
+        plan = self.plan
+        backend = Backend(plan.threads.all, plan.codec_placements, device)
+        return CodecDecoder(files.mmproj, backend, plan.codec_on(device)), backend
 
     def _next_lanes(self) -> list[Lane] | None:
         """The lanes that are due, in turn, once there is one; None when the engine is closing."""
@@ -217,7 +252,7 @@ class Engine:
             self._attempt(prompts[:1], lambda: self._prefill(prompts[0]))
         if speaking:
             self._attempt(speaking, lambda: self._frame(speaking))
-            with self._changed:  # whoever had a turn goes to the end
+            with self._changed:  # one that had a turn goes to the end
                 self._lanes.sort(key=lambda lane: lane in speaking)
 
     def _attempt(self, lanes: Sequence[Lane], work: Callable[[], None]) -> None:
@@ -233,7 +268,7 @@ class Engine:
         lane.sequence = self._talker.open()
         started = time.perf_counter()
         lane.slices.extend(lane.sequence.start(prompt.embeddings, prompt.n_shared))
-        lane.timings.prompt_positions, lane.timings.prompt_kept = len(prompt.embeddings), lane.sequence.n_kept
+        lane.timings.prompt_positions, lane.timings.prompt_reused = len(prompt.embeddings), lane.sequence.n_reused
         lane.timings.prompt += time.perf_counter() - started
         is_alone = all(other.sequence is None or other is lane for other in self._lanes)
         self._codec.prime(lane, in_parallel=not is_alone)

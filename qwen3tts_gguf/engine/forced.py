@@ -1,4 +1,4 @@
-"""What a model computes when it is led over given codes instead of its own choices: for comparing models."""
+"""What a model computes when it is given codes instead of its own choices (teacher forcing): for comparing models."""
 
 from __future__ import annotations
 

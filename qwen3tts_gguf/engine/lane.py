@@ -1,6 +1,6 @@
 """One speech inside the engine: all it needs for its next frame, and nothing that belongs to another speech.
 
-    waiting ──first read──> prompt, slice by slice ──> frames, one a step ──> last frames decoded ──> ending
+    waiting ──first read──> prompt, slice by slice ──> frames, one per step ──> last frames decoded ──> ending
                               ^ no text yet ^            ^ no text yet ^
 
 A lane has no lock and no thread. Its talker sequence and codec state are touched by the engine's threads alone; the
@@ -42,7 +42,7 @@ class Request:
     suppressed: Sequence[int]
     """Codec tokens that are never chosen."""
     reference: Voice | None = None
-    """The voice whose codes the codec goes on from; None starts it from silence."""
+    """The voice whose codes the codec continues; None starts it from silence."""
     budget_by_text: bool = False
     """Whether a text that is still arriving lowers `max_frames` once all of it is there."""
     endless: bool = False
@@ -58,7 +58,7 @@ class Timings:
     """
 
     prompt_positions: int = 0
-    prompt_kept: int = 0
+    prompt_reused: int = 0
     """Positions of the prompt that were known from an earlier speech in the same voice."""
     prompt: float = 0.0
     talker: list[float] = field(default_factory=list)

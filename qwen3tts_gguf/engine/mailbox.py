@@ -70,7 +70,7 @@ class Mailbox:
                 self._pieces.append(piece)
                 self._n_frames += len(piece.codes)
             self._changed.notify_all()
-        self._tell_listener()
+        self._notify_listener()
 
     def end(self, ending: Ending) -> None:
         """The last word; only the first one counts. A cancelled speech drops what was not taken yet."""
@@ -82,7 +82,7 @@ class Mailbox:
                 self._pieces.clear()
                 self._n_frames = 0
             self._changed.notify_all()
-        self._tell_listener()
+        self._notify_listener()
 
     def take(self) -> Piece | Ending:
         """The next piece, or the ending after the last one; waits for it."""
@@ -109,6 +109,6 @@ class Mailbox:
         """Have `listener` called, from the engine's threads, whenever `poll` has something new."""
         self._listener = listener
 
-    def _tell_listener(self) -> None:
+    def _notify_listener(self) -> None:
         if self._listener is not None:
             self._listener()

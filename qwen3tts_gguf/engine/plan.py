@@ -7,7 +7,7 @@
 
 A plan is a row of the table below, chosen by what the CPU and this build of ggml offer and by what survived its trial
 (ggml/trial.py). Layouts round differently, so nothing is timed to choose one: the same machine and build always get the
-same plan, and the same seed says the same again.
+same plan, and the same seed gives the same speech again.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import Note, OptionError
+from ..ggml.devices import Device
 from ..ggml.machine import Machine, this_machine
 from ..ggml.trial import Verdict, try_buffer_types
-from ..nets.codec_layout import F16, F32, Q8_0, CodecLayout
+from ..nets.codec_layout import F16, F32, Q8_0, STORED, CodecLayout
 from ..nets.talker import TalkerBuffers
 from .threads import Shares, default_threads, shares
 
@@ -116,17 +117,21 @@ class Plan:
                 ) from None
         return plan
 
+    def codec_on(self, device: Device) -> CodecLayout:
+        """How the codec computes its products on a device."""
+        return self.codec if device.is_cpu else STORED
+
     def entries(self) -> dict[str, str]:
         """The plan in words, entry by entry."""
-        beside = f"talker and predictor {self.threads.language}, codec {self.threads.codec}"
-        predictor = " ".join(self.predictor) or "plain"
+        in_parallel = f"talker and predictor {self.threads.language}, codec {self.threads.codec}"
+        predictor = ", else ".join(self.predictor) or "plain"
         return {
             "row": self.row,
-            "buffers": ", ".join(f"{name} {verdict.value}" for name, verdict in self.verdicts.items()) or "none",
+            "buffers": ", ".join(f"{name} {_IN_WORDS[verdict]}" for name, verdict in self.verdicts.items()) or "none",
             "talker": self.talker.value,
             "predictor": f"{predictor}, single rows" if self.single_rows else predictor,
             "codec": f"{_name(self.codec)}, {self.frames_at_once} frames at once",
-            "threads": beside if self.threads.side_by_side else f"{self.threads.all}, in turn",
+            "threads": in_parallel if self.threads.side_by_side else f"{self.threads.all}, in turn",
             "lanes": f"up to {self.lanes_worth_it}",
         }
 
@@ -154,11 +159,13 @@ class _Row:
     talker: TalkerBuffers
     predictor: tuple[str, ...]
     codec: CodecLayout = F16  # Zen 4: F16 products 68 to 94 G/s, F32 24 to 44; nets/codec_layout.py has the Xeon's
-    frames_at_once: int = 4  # up to the first block: 13.0 -> 9.1 ms a frame on Zen 4
+    frames_at_once: int = 4  # up to the first block: 13.0 -> 9.1 ms per frame on Zen 4
     lanes_worth_it: int = 4
 
 
-# Figures: ms a frame at the 0.6B geometry, one lane, 2 threads, unless said otherwise. "Xeon" is an Intel Xeon with
+_IN_WORDS = {Verdict.WORKS: "works", Verdict.ROWS: "works for single rows only", Verdict.OFF: "is not used"}
+
+# Figures: ms per frame at the 0.6B geometry, one lane, 2 threads, unless said otherwise. "Xeon" is an Intel Xeon with
 # AMX, 2 cores; "Zen 4" an AMD EPYC, 2 cores.
 _TABLE = {
     "amx": _Row(
@@ -266,7 +273,7 @@ _OVERRIDES = {
     "talker": _Override("plain, repack or extra", _talker),
     "predictor": _Override("plain, repack, amx or amx-rows", _predictor),
     "codec": _Override("f16, f32 or q8_0", _codec),
-    "threads": _Override("a number, or two as in 3+1: talker and predictor, codec beside them", _threads),
+    "threads": _Override("a number, or two as in 3+1: talker and predictor, and the codec in parallel", _threads),
     "frames": _Override("a number of frames that the codec decodes at once", _count("frames_at_once")),
     "lanes": _Override("a number", _count("lanes_worth_it")),
 }

@@ -1,7 +1,7 @@
 """How many threads there are, and what runs on them: the nets one after the other on all, or the codec in parallel.
 
-Talker and code predictor mostly read weights, the codec mostly calculates. Beside each other both use a machine better
-than in turn, though each has fewer threads, and whoever is left alone takes all of them (benchmarks/LOG.md).
+Talker and code predictor mostly read weights, the codec mostly calculates. In parallel they use a machine better
+than in turn, although each has fewer threads; the one that is left alone takes all of them (benchmarks/LOG.md).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from ctypes import (
     c_int32,
     c_int64,
     c_size_t,
+    c_uint8,
     c_void_p,
 )
 
@@ -164,6 +165,8 @@ soft_max = function("ggml_soft_max", c_void_p, c_void_p, c_void_p)
 
 # struct ggml_tensor * ggml_mul_mat(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 mul_mat = function("ggml_mul_mat", c_void_p, c_void_p, c_void_p, c_void_p)
+# bool ggml_prec_set_acc(struct ggml_tensor * a, enum ggml_prec prec);
+prec_set_acc = function("ggml_prec_set_acc", c_bool, c_void_p, c_int)
 # struct ggml_tensor * ggml_out_prod(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 out_prod = function("ggml_out_prod", c_void_p, c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_get_rows(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
@@ -179,6 +182,9 @@ rope_ext = function(
 flash_attn_ext = function(
     "ggml_flash_attn_ext", c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float
 )
+# struct ggml_tensor * ggml_soft_max_ext(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * mask,
+#     float scale, float max_bias);
+soft_max_ext = function("ggml_soft_max_ext", c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float)
 # struct ggml_tensor * ggml_argmax(struct ggml_context * ctx, struct ggml_tensor * a);
 argmax = function("ggml_argmax", c_void_p, c_void_p, c_void_p)
 # struct ggml_tensor * ggml_top_k(struct ggml_context * ctx, struct ggml_tensor * a, int k);
@@ -191,6 +197,9 @@ argsort = function("ggml_argsort", c_void_p, c_void_p, c_void_p, c_int)
 custom_4d = function(
     "ggml_custom_4d", c_void_p, c_void_p, c_int, c_int64, c_int64, c_int64, c_int64, c_void_p, c_int, c_void_p, c_int, c_void_p
 )
+
+# const char * ggml_op_desc(const struct ggml_tensor * t);
+op_desc = function("ggml_op_desc", c_char_p, c_void_p)
 
 # -- graphs ------------------------------------------------------------------------------------------------------------
 
@@ -219,6 +228,10 @@ backend_buft_name = function("ggml_backend_buft_name", c_char_p, c_void_p)
 backend_buft_alloc_buffer = function("ggml_backend_buft_alloc_buffer", c_void_p, c_void_p, c_size_t)
 # size_t ggml_backend_buft_get_alloc_size(ggml_backend_buffer_type_t buft, const struct ggml_tensor * tensor);
 backend_buft_get_alloc_size = function("ggml_backend_buft_get_alloc_size", c_size_t, c_void_p, c_void_p)
+# size_t ggml_backend_buft_get_alignment(ggml_backend_buffer_type_t buft);
+backend_buft_get_alignment = function("ggml_backend_buft_get_alignment", c_size_t, c_void_p)
+# void ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, uint8_t value);
+backend_buffer_clear = function("ggml_backend_buffer_clear", None, c_void_p, c_uint8)
 # struct ggml_backend_buffer * ggml_backend_alloc_ctx_tensors_from_buft(struct ggml_context * ctx,
 #     ggml_backend_buffer_type_t buft);
 backend_alloc_ctx_tensors_from_buft = function("ggml_backend_alloc_ctx_tensors_from_buft", c_void_p, c_void_p, c_void_p)
@@ -232,6 +245,10 @@ backend_buffer_free = function("ggml_backend_buffer_free", None, c_void_p)
 backend_tensor_alloc = function("ggml_backend_tensor_alloc", c_int, c_void_p, c_void_p, c_void_p)
 # void ggml_backend_tensor_set(struct ggml_tensor * tensor, const void * data, size_t offset, size_t size);
 backend_tensor_set = function("ggml_backend_tensor_set", None, c_void_p, c_void_p, c_size_t, c_size_t)
+# void ggml_backend_tensor_get(const struct ggml_tensor * tensor, void * data, size_t offset, size_t size);
+backend_tensor_get = function("ggml_backend_tensor_get", None, c_void_p, c_void_p, c_size_t, c_size_t)
+# void ggml_backend_tensor_copy(const struct ggml_tensor * src, struct ggml_tensor * dst);
+backend_tensor_copy = function("ggml_backend_tensor_copy", None, c_void_p, c_void_p)
 # ggml_gallocr_t ggml_gallocr_new(ggml_backend_buffer_type_t buft);
 gallocr_new = function("ggml_gallocr_new", c_void_p, c_void_p)
 # bool ggml_gallocr_alloc_graph(ggml_gallocr_t galloc, struct ggml_cgraph * graph);
@@ -264,6 +281,20 @@ dev_get_extra_bufts = cpu_function("ggml_backend_dev_get_extra_bufts", GetExtraB
 get_features = cpu_function("ggml_backend_get_features", GetFeatures)
 # enum ggml_status ggml_backend_graph_compute(ggml_backend_t backend, struct ggml_cgraph * cgraph);
 backend_graph_compute = function("ggml_backend_graph_compute", c_int, c_void_p, c_void_p)
+# size_t ggml_backend_dev_count(void);
+backend_dev_count = function("ggml_backend_dev_count", c_size_t)
+# ggml_backend_dev_t ggml_backend_dev_get(size_t index);
+backend_dev_get = function("ggml_backend_dev_get", c_void_p, c_size_t)
+# const char * ggml_backend_dev_name(ggml_backend_dev_t device);
+backend_dev_name = function("ggml_backend_dev_name", c_char_p, c_void_p)
+# const char * ggml_backend_dev_description(ggml_backend_dev_t device);
+backend_dev_description = function("ggml_backend_dev_description", c_char_p, c_void_p)
+# enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t device);
+backend_dev_type = function("ggml_backend_dev_type", c_int, c_void_p)
+# void ggml_backend_dev_memory(ggml_backend_dev_t device, size_t * free, size_t * total);
+backend_dev_memory = function("ggml_backend_dev_memory", None, c_void_p, c_void_p, c_void_p)
+# ggml_backend_buffer_type_t ggml_backend_dev_buffer_type(ggml_backend_dev_t device);
+backend_dev_buffer_type = function("ggml_backend_dev_buffer_type", c_void_p, c_void_p)
 # bool ggml_backend_dev_supports_op(ggml_backend_dev_t device, const struct ggml_tensor * op);
 backend_dev_supports_op = function("ggml_backend_dev_supports_op", c_bool, c_void_p, c_void_p)
 # ggml_backend_reg_t ggml_backend_dev_backend_reg(ggml_backend_dev_t device);

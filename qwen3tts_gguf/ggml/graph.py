@@ -22,16 +22,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
 from . import api
-from .device import Arena, Backend, Shape, Tensor, numpy_type
+from .computation import Computation
+from .device import Shape, Tensor
 from .types import GgmlType
 
 __all__ = ["Graph"]
@@ -41,99 +39,11 @@ CustomFunction = Callable[[NDArray[np.float32], int, int], None]
 _EVERY_THREAD = -1  # GGML_N_TASKS_MAX
 
 
-class Graph:
-    """A computation built once: inputs, operations, outputs, `allocate`, then `compute` as often as wanted."""
+class Graph(Computation):
+    """A computation built once: inputs, operations, outputs, `allocate`, then `compute` as often as wanted.
 
-    def __init__(self, backend: Backend, max_nodes: int = 4096, max_inputs: int = 256) -> None:
-        self._backend = backend
-        self._leaves = Arena(max_inputs)
-        self._nodes = Arena(max_nodes + max_inputs, api.graph_overhead_custom(max_nodes, False))
-        self._graph = api.new_graph_custom(self._nodes.pointer, max_nodes, False)
-        self._leaf_buffer: int | None = None
-        self._allocator: int | None = None
-        self._callbacks: list[Any] = []
-        self._arrays: dict[int, NDArray[Any]] = {}
-        self._cuts: list[int] = []
-        self._parts = [self._graph]
-
-    # -- inputs, outputs, running --------------------------------------------------------------------------------------
-
-    def input(self, *shape: int, type: GgmlType = GgmlType.F32) -> Tensor:
-        """A leaf whose value is set through `array`, zero at first, and stays until set again."""
-        return self._leaves.new(shape, type)
-
-    def output(self, x: Tensor) -> Tensor:
-        """Mark `x` to be computed and kept."""
-        api.set_output(x.pointer)
-        return self.expand(x)
-
-    def expand(self, x: Tensor) -> Tensor:
-        """Place `x` and all it needs next in the order of computation."""
-        api.build_forward_expand(self._graph, x.pointer)
-        return x
-
-    def cut(self) -> None:
-        """End a part with what was placed in the order so far; before each part `compute` lets its caller act."""
-        self._cuts.append(api.graph_n_nodes(self._graph))
-
-    def allocate(self) -> None:
-        """Give every tensor its memory. Raises BackendError when there is not enough."""
-        self._leaf_buffer = api.backend_alloc_ctx_tensors_from_buft(self._leaves.pointer, self._backend.plain_buffers)
-        self._allocator = api.gallocr_new(self._backend.plain_buffers)
-        if not self._leaf_buffer or not api.gallocr_alloc_graph(self._allocator, self._graph):
-            raise BackendError("no memory for a computation graph")
-        base, size = api.backend_buffer_get_base(self._leaf_buffer), api.backend_buffer_get_size(self._leaf_buffer)
-        ctypes.memset(base, 0, size)
-        if self._cuts:
-            self._divide()
-
-    def _divide(self) -> None:
-        """Each part is a graph of some of the nodes, whose memory they have by now."""
-        bounds = [0, *self._cuts, api.graph_n_nodes(self._graph)]
-        spans = list(pairwise(bounds))
-        self._parts_arena = Arena(0, sum(api.graph_overhead_custom(end - start, False) for start, end in spans))
-        self._parts = [api.new_graph_custom(self._parts_arena.pointer, end - start, False) for start, end in spans]
-        for part, (start, end) in zip(self._parts, spans, strict=True):
-            for node in self.nodes()[start:end]:
-                api.graph_add_node(part, node)
-
-    def compute(self, before_part: Callable[[], None] = lambda: None) -> None:
-        """Run the graph; other Python threads run meanwhile. before_part may change the number of threads."""
-        for part in self._parts:
-            before_part()
-            if api.backend_graph_compute(self._backend.pointer, part) != api.STATUS_SUCCESS:
-                raise BackendError("ggml failed to compute a graph")
-
-    def set(self, x: Tensor, values: Any) -> None:
-        """Give an input its value: an array of its shape, or anything NumPy can broadcast to it."""
-        self.host_array(x)[...] = values
-
-    def get(self, x: Tensor) -> NDArray[Any]:
-        """A copy of the value of an input or output."""
-        return np.array(self.host_array(x))
-
-    def host_array(self, x: Tensor) -> NDArray[Any]:
-        """The memory of a tensor itself, as an array of its shape: for functions of `custom`, on the CPU only."""
-        if (known := self._arrays.get(x.pointer)) is not None:
-            return known
-        data = x.struct.data
-        memory = (ctypes.c_uint8 * (prod(x.shape) * x.type.block_bytes)).from_address(data)
-        values: NDArray[Any] = np.ctypeslib.as_array(memory).view(numpy_type(x.type)).reshape(x.shape)
-        self._arrays[x.pointer] = values
-        return values
-
-    def nodes(self) -> list[int]:
-        """Pointers to the tensor structs of all nodes, in the order of computation."""
-        return [api.graph_node(self._graph, i) for i in range(api.graph_n_nodes(self._graph))]
-
-    def __del__(self) -> None:
-        if getattr(self, "_allocator", None):
-            api.gallocr_free(self._allocator)
-        if getattr(self, "_leaf_buffer", None):
-            api.backend_buffer_free(self._leaf_buffer)
-
-    def _node(self, pointer: int, shape: Shape, type: GgmlType = GgmlType.F32) -> Tensor:
-        return Tensor(pointer, shape, type)
+    Where a device lacks an operation, some are put together from others; `allocate` raises DeviceError for the rest.
+    """
 
     # -- layout --------------------------------------------------------------------------------------------------------
 
@@ -301,8 +211,12 @@ class Graph:
     def silu_gate(self, gate_up: Tensor) -> Tensor:
         """gate_up [.., 2 * n], contiguous -> silu(first half) * second half [.., n]"""
         assert gate_up.shape[-1] % 2 == 0, gate_up
-        node = api.swiglu(self._nodes.pointer, gate_up.pointer)
-        return self._node(node, (*gate_up.shape[:-1], gate_up.shape[-1] // 2))
+        shape = (*gate_up.shape[:-1], gate_up.shape[-1] // 2)
+        node = self._node(api.swiglu(self._nodes.pointer, gate_up.pointer), shape)
+        if self._is_supported(node):
+            return node
+        gate, up = (self.contiguous(self.columns(gate_up, start, shape[-1])) for start in (0, shape[-1]))
+        return self.mul(self.mul(gate, self.sigmoid(gate)), up)
 
     def softmax(self, x: Tensor) -> Tensor:
         """Along the last axis."""
@@ -320,6 +234,8 @@ class Graph:
         """weight [out, in], x [.., in] -> [.., out]"""
         assert weight.shape[-1] == x.shape[-1] and _repeats(weight.shape[:-2], x.shape[:-2]), (weight, x)
         node = api.mul_mat(self._nodes.pointer, weight.pointer, x.pointer)
+        if not self.backend.on_host:
+            api.prec_set_acc(node, api.PREC_F32)  # sums in float32; the CPU always has those
         y = self._node(node, (*x.shape[:-1], weight.shape[-2]))
         return y if bias is None else self.add(y, bias)
 
@@ -363,7 +279,30 @@ class Graph:
         node = api.flash_attn_ext(
             self._nodes.pointer, q.pointer, k.pointer, v.pointer, mask.pointer if mask else None, scale, 0.0, 0.0
         )
-        return self._node(node, (*lanes, n_queries, heads, head_dim))
+        if not self.backend.on_host:
+            api.prec_set_acc(node, api.PREC_F32)
+        y = self._node(node, (*lanes, n_queries, heads, head_dim))
+        return y if self._is_supported(y) else self._plain_attention(q, k, v, mask, scale)
+
+    def _plain_attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        """`attention` by two products and a softmax."""
+        lanes = range(n := len(q.shape) - 3)
+        scores = self._linear_by_head(self.contiguous(k), self.contiguous(q))  # [.., H, T, S]
+        node = api.soft_max_ext(self._nodes.pointer, scores.pointer, mask.pointer if mask else None, scale, 0.0)
+        weights = self._node(node, scores.shape)
+        by_dimension = self.contiguous(self.transpose(v, *lanes, n, n + 2, n + 1))  # [.., H_kv, D, S]
+        y = self._linear_by_head(by_dimension, weights)  # [.., H, T, D]
+        return self.contiguous(self.transpose(y, *lanes, n + 1, n, n + 2))
+
+    def _linear_by_head(self, weight: Tensor, x: Tensor) -> Tensor:
+        """weight [.., H_kv, out, in], x [.., H, T, in] -> [.., H, T, out]; H / H_kv heads in a row share a weight"""
+        node = api.mul_mat(self._nodes.pointer, weight.pointer, x.pointer)
+        api.prec_set_acc(node, api.PREC_F32)
+        return self._node(node, (*x.shape[:-1], weight.shape[-2]))
+
+    def _is_supported(self, x: Tensor) -> bool:
+        """Whether the device computes this node. The CPU computes all."""
+        return self.backend.on_host or self.backend.device.supports(x.pointer)
 
     def argmax(self, x: Tensor) -> Tensor:
         """x [n, width] -> int32 [n]"""
@@ -373,7 +312,10 @@ class Graph:
     def top_k(self, x: Tensor, k: int) -> Tensor:
         """Indices of the k largest of the last axis, in no order. x [.., width] -> int32 [.., k]"""
         assert 0 < k <= x.shape[-1], (x, k)
-        return self._node(api.top_k(self._nodes.pointer, x.pointer, k), (*x.shape[:-1], k), GgmlType.I32)
+        node = self._node(api.top_k(self._nodes.pointer, x.pointer, k), (*x.shape[:-1], k), GgmlType.I32)
+        if self._is_supported(node):
+            return node
+        return self.contiguous(self.columns(self.argsort_descending(x), 0, k))
 
     def argsort_descending(self, x: Tensor) -> Tensor:
         """x [.., width] -> int32 [.., width]"""

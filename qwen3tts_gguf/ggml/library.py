@@ -6,7 +6,7 @@ of its own. Symbols are therefore looked up through the handle of the loaded lib
 state.
 
 The CPU backend is a dependency of libllama in most builds. In a build with GGML_BACKEND_DL it is a plugin, one for each
-kind of CPU, that somebody has to load: when none is registered, the import of this module does. Its functions are in a
+kind of CPU, that has to be loaded: when none is registered, the import of this module does it. Its functions are in a
 library of their own then, so that library is looked up by the address of one of them.
 """
 
@@ -121,6 +121,8 @@ _address = function("ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes
 
 def _find_cpu_device() -> int:
     """ggml's CPU device; if its backend is a plugin that is not loaded yet, the best one is loaded."""
+    with _log_forwarded():  # the first question to ggml's registry makes each backend print the devices that it finds
+        _device_by_type(_DEVICE_TYPE_CPU)
     if not _device_by_type(_DEVICE_TYPE_CPU):
         # void ggml_backend_load_all_from_path(const char * dir_path);
         load = function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)

@@ -1,7 +1,7 @@
 """How fast a model speaks here, as plain data.
 
-    process start ─ load ─ voice ─ first utterance (its first frame: first audio from a cold start; the rest: warm-up)
-        ─ short utterances (first audio, warm) ─ one utterance of n_frames, handed out frame by frame (ms a frame)
+    process start ─ load ─ voice ─ first utterance (its first frame: first sound from a cold start; the rest: warm-up)
+        ─ short utterances (first sound, warm) ─ one utterance of n_frames, handed out frame by frame (ms per frame)
         ─ the same handed out as a whole (RTF)
 
 The end of speech is suppressed, so that runs compare whatever the weights would choose. The times of a frame's parts
@@ -53,6 +53,7 @@ def measure(
     mmproj: Path | None = None,
     n_threads: int | None = None,
     amx: str = "auto",
+    device: str = "cpu",
     plan: str = "",
     n_frames: int = 100,
     layout: Layout = "whole",
@@ -65,20 +66,21 @@ def measure(
     comes next. Raises OptionError and all that loading and speaking raise.
 
     -> format (of this report), runtime, model {name, kind, files, bytes, types}, voice {kind, reference_frames},
-    layout, threads, side_by_side (threads of talker and predictor, and of the codec in parallel; None where they take
-    turns), machine {cpu, cores, memory_gb, system, features}, plan (engine/plan.py, in words), amx_lost (the CPU has
-    AMX, and this build cannot fully use it), notes (what could not be found out about the machine), versions, frames,
-    audio_seconds, load_seconds, voice_seconds, prefill {positions, kept (known from earlier speeches), ms},
-    work_seconds (one utterance, from text to last sample, as `TTS.speak` makes it), rtf (work_seconds / audio_seconds),
-    streamed {work_seconds, rtf} (the same, frame by frame), frame_ms of that {talker, predictor, codec, other, whole:
-    {median, p10, p90, mean}}, first_audio {warm_ms, warm_all_ms, from_start_seconds, start}, peak_rss_gb (None where
-    unknown), long_run {frame_100_ms, last_ms, ratio, frame_100_rss_gb, last_rss_gb} or None.
+    layout, threads, side_by_side (threads of talker and predictor, and of the codec in parallel; None where they
+    take turns), machine {cpu, cores, memory_gb, system, features}, plan (engine/plan.py, in words), placement (net
+    -> device), amx_lost (the CPU has AMX, and this build cannot fully use it), notes (what could not be found out
+    about the machine, or placed as asked), versions, frames, audio_seconds, load_seconds, voice_seconds, prefill
+    {positions, reused (from earlier speeches), ms}, work_seconds (one utterance, from text to last sample, as
+    `TTS.speak` makes it), rtf (work_seconds / audio_seconds), streamed {work_seconds, rtf} (the same, frame by
+    frame), frame_ms of that {talker, predictor, codec, other, whole: {median, p10, p90, mean}}, first_audio
+    {warm_ms, warm_all_ms, from_start_seconds, start}, peak_rss_gb (None where unknown), long_run {frame_100_ms,
+    last_ms, ratio, frame_100_rss_gb, last_rss_gb} or None.
     """
     if n_frames < MIN_FRAMES:
         raise OptionError(f"a benchmark takes at least {MIN_FRAMES} frames, not {n_frames}")
     on_stage("loading")
     started = time.perf_counter()
-    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx, plan=plan)
+    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx, device=device, plan=plan)
     loaded = time.perf_counter()
     voice = (choose_voice or plain_voice)(tts)
     chosen = time.perf_counter()
@@ -111,14 +113,15 @@ def measure(
         "side_by_side": [threads.language, threads.codec] if threads.side_by_side else None,
         "machine": machine_facts(),
         "plan": tts.plan.entries(),
+        "placement": tts.placement,
         "amx_lost": tts.plan.amx_lost,
-        "notes": [str(note) for note in tts.plan.notes],
+        "notes": [str(note) for note in (*tts.plan.notes, *tts.notes)],
         "versions": versions(),
         "frames": n_frames,
         "audio_seconds": audio_seconds,
         "load_seconds": loaded - started,
         "voice_seconds": chosen - loaded,
-        "prefill": {"positions": run.n_prompt, "kept": run.n_kept, "ms": 1000 * run.prefill_seconds},
+        "prefill": {"positions": run.n_prompt, "reused": run.n_reused, "ms": 1000 * run.prefill_seconds},
         "work_seconds": work_seconds,
         "rtf": work_seconds / audio_seconds,
         "streamed": {"work_seconds": run.work_seconds, "rtf": run.work_seconds / audio_seconds},
@@ -153,7 +156,7 @@ class _Run:
     its seconds are not in the first `whole`."""
 
     n_prompt: int
-    n_kept: int
+    n_reused: int
     work_seconds: float
     prefill_seconds: float
     seconds: dict[str, NDArray[np.float64]]
@@ -196,7 +199,7 @@ def _run(tts: TTS, voice: Voice | None, options: SpeechOptions) -> _Run:
     other = np.maximum(whole - spent, 0)  # the engine works ahead: the reader may wait less than a frame takes
     return _Run(
         n_prompt=timings.prompt_positions,
-        n_kept=timings.prompt_kept,
+        n_reused=timings.prompt_reused,
         work_seconds=work_seconds,
         prefill_seconds=timings.prompt,
         seconds={"talker": talker, "predictor": predictor, "codec": codec, "other": other, "whole": whole},

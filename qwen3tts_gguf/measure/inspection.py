@@ -26,7 +26,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
     """
     return {
         "files": [
-            _talker_report(half) if isinstance(half, TalkerFile) else _mmproj_report(half) for half in _halves(path)
+            _talker_report(file) if isinstance(file, TalkerFile) else _mmproj_report(file) for file in _files(path)
         ]
     }
 
@@ -35,11 +35,11 @@ def verify_model(path: Path) -> dict[str, Any]:
     """The same, all tensors read -> {"files": [{"path", "groups"}], "problems": [..]}.
 
     A problem is a sentence about a file: its tensors are not those that were converted, are not numbers, or cannot be
-    told because no digests were recorded. Raises ModelFileError for a file that is no half of a model.
+    checked because no digests were recorded. Raises ModelFileError for a file of another kind.
     """
     files, problems = [], []
-    for half in _halves(path):
-        file = half.file
+    for each in _files(path):
+        file = each.file
         groups = [{**asdict(group), "verdict": group.verdict} for group in verify_tensors(file)]
         files.append({"path": str(file.path), "groups": groups})
         verdicts = {group["name"]: group["verdict"] for group in groups if group["verdict"] != SOUND}
@@ -54,7 +54,7 @@ def verify_model(path: Path) -> dict[str, Any]:
     return {"files": files, "problems": problems}
 
 
-def _halves(path: Path) -> list[TalkerFile | MmprojFile]:
+def _files(path: Path) -> list[TalkerFile | MmprojFile]:
     path = nano.resolved(path)
     if path.is_dir():
         pair = ModelFiles(path)
@@ -67,8 +67,8 @@ def _talker_report(talker: TalkerFile) -> dict[str, Any]:
     vocabulary = Vocabulary(talker.file, talker.tokens)
     facts = {
         "name": talker.name,
-        "half": "talker",
-        "kind": talker.model_type or "not told",
+        "file": "talker",
+        "kind": talker.model_type or "not recorded",
         "size": talker.model_size,
         **_provenance(talker.file),
         "languages": vocabulary.spoken_languages(),
@@ -80,7 +80,7 @@ def _talker_report(talker: TalkerFile) -> dict[str, Any]:
 
 
 def _mmproj_report(mmproj: MmprojFile) -> dict[str, Any]:
-    facts: dict[str, Any] = {"half": "mmproj", **_provenance(mmproj.file)}
+    facts: dict[str, Any] = {"file": "mmproj", **_provenance(mmproj.file)}
     parts: dict[str, Any] = {
         "code predictor": mmproj.predictor,
         "codec decoder": mmproj.decoder,

@@ -25,14 +25,14 @@ _KINDS = {
 
 
 def summary(path: Path) -> dict[str, str]:
-    """What a model is, in words: {"name": ..., "kind": ..., "voices": ..., ...}; for one half of it, what can be known.
+    """What a model is, in words: {"name": ..., "kind": ..., "voices": ..., ...}; of a single file, what it shows.
 
     Raises ModelFileError.
     """
     path = nano.resolved(path)
     if path.is_file() and GgufFile(path).text("general.architecture", "") != TALKER_ARCHITECTURE:
         MmprojFile(path)
-        half = "the second half of a model: code predictor, codec and encoders"
+        half = "the mmproj file of a model: code predictor, codec and encoders"
         return {"name": path.name, "kind": half, "on disk": _size(path.stat().st_size)}
     try:
         files = ModelFiles(path)

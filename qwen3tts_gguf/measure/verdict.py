@@ -45,7 +45,7 @@ class Spoken:
     """Of the longer of the two greedy runs."""
     greedy_equal: float
     """Share of the codes of those frames that both models chose; beyond the end of the shorter run none are equal."""
-    parted: int | None
+    first_difference: int | None
     """The first frame, from 0, in which the greedy runs differ; None where they never do."""
 
 
@@ -62,7 +62,7 @@ class Report:
     codebooks: tuple[Codebook, ...]
     """Sixteen."""
     snr_db: float
-    """Of the codec on the reference's codes, over all samples; infinity where both decode the very same."""
+    """Of the codec on the reference's codes, over all samples; infinity where both decode identical samples."""
     max_error: float
     """The largest difference of two samples in [-1, 1]."""
     speaker_cosine: float | None
@@ -114,7 +114,7 @@ class Thresholds:
     min_speaker: float = 0.999
     """Cosine of the speaker vectors; holds where there are any."""
     min_greedy: float = 0.0
-    """Share of equal codes of the greedy runs. 0 asks for nothing: once parted, runs stay so."""
+    """Share of equal codes of the greedy runs. 0 accepts any: runs that differ once stay different."""
 
     def failures(self, report: Report) -> list[str]:
         """A sentence for each threshold that is not kept; a value that is not a number keeps none."""

@@ -12,7 +12,7 @@ is made once, by the reference.
 Logits are compared at temperature 1, without the rest of the sampler (penalty, top-k, top-p). Those of code 0 after
 suppression: over the codes and end of speech, since tokens that are never generated must not count here either.
 
-The pairs are in memory one after the other; of the reference stays what it answered, 0.14 MB a frame.
+The pairs are in memory one after the other; of the reference stays what it answered, 0.14 MB per frame.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def compare(
     unrecorded: bool = False,
     n_threads: int | None = None,
     amx: str = "auto",
+    device: str = "cpu",
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Hold `model` against a pair of the same checkpoint in a larger type, best F32.
@@ -72,7 +73,7 @@ def compare(
     options: how the reference speaks the texts, and how long at most. choose_voice: makes the voice, with the
     reference. clip: what the speaker encoders listen to; None is the reference's own speech. unrecorded: take files
     that do not record their checkpoint, such as those of llama.cpp's converter. on_stage receives the name of the
-    next stage.
+    next stage. device: where the model computes; the reference is on the CPU.
 
     Raises ModelFileError for pairs of different checkpoints, before either is loaded; TextError without a text; and all
     that loading and speaking raise.
@@ -94,7 +95,7 @@ def compare(
 
     script, expected, expected_vector = reference()
     on_stage("the model: loading")
-    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx)
+    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx, device=device)
     answers = _answers(tts, script, lambda stage: on_stage(f"the model: {stage}"))
     near = [_Nearness.of(*of_line) for of_line in zip(script.lines, answers, expected, strict=True)]
     speaker_cosine = None
@@ -104,8 +105,8 @@ def compare(
 
 
 def _require_same_checkpoint(model: ModelFiles, against: ModelFiles, unrecorded: bool) -> None:
-    halves = (model.talker.file, against.talker.file), (model.mmproj.file, against.mmproj.file)
-    for ours, theirs in halves:
+    files = (model.talker.file, against.talker.file), (model.mmproj.file, against.mmproj.file)
+    for ours, theirs in files:
         for file in ours, theirs:
             if not unrecorded and not file.strings(Key.SOURCE_SHA256):
                 raise ModelFileError(
@@ -216,13 +217,13 @@ def _spoken(line: _Line, found: NDArray[np.int32], expected: NDArray[np.int32]) 
     """found, expected: the codes of the greedy runs, [frames, 16] each"""
     n_both, n_longer = sorted((len(found), len(expected)))
     same = found[:n_both] == expected[:n_both]
-    parted = [*np.flatnonzero(~same.all(axis=1)), *([n_both] if n_both < n_longer else [])]
+    differing = [*np.flatnonzero(~same.all(axis=1)), *([n_both] if n_both < n_longer else [])]
     return Spoken(
         text=line.text,
         frames=len(line.codes),
         greedy_frames=n_longer,
         greedy_equal=float(same.sum()) / (n_longer * N_CODEBOOKS),
-        parted=int(parted[0]) if parted else None,
+        first_difference=int(differing[0]) if differing else None,
     )
 
 

@@ -1,6 +1,6 @@
-"""The two files of a model, found, opened, and held against the schema.
+"""The two files of a model: found, opened, and compared with the schema.
 
-What llama.cpp or ggml would abort on (a missing tensor, a wrong shape, halves of different models) ends here as a
+What llama.cpp or ggml would abort on (a missing tensor, a wrong shape, files of different models) ends here as a
 ModelFileError; only files that passed are handed to native code.
 """
 
@@ -30,21 +30,22 @@ from .schema import (
 __all__ = ["MmprojFile", "ModelFiles", "TalkerFile", "find_mmproj", "find_talker"]
 
 _MMPROJ_PREFIX = "mmproj-"
+_NO_MODEL = "convert a checkpoint, or use nano, the small model that comes with the package"
 
 
 class ModelFiles:
     """A pair that fits together.
 
-    path: the talker's .gguf, a folder that holds one pair, or "nano". mmproj: the other half, when it is not beside the
-    talker under its usual name. Raises ModelFileError.
+    path: the talker's .gguf, a folder that contains one pair, or "nano". mmproj: the other file, if it is not next to
+    the talker under its usual name. Raises ModelFileError.
     """
 
     def __init__(self, path: Path, mmproj: Path | None = None) -> None:
         self.talker = TalkerFile(find_talker(path))
         self.mmproj = MmprojFile(mmproj or find_mmproj(self.talker.file.path))
-        self._check_halves_match()
+        self._check_they_match()
 
-    def _check_halves_match(self) -> None:
+    def _check_they_match(self) -> None:
         talker, mmproj = self.talker, self.mmproj
         theirs = f"{mmproj.file.path.name} belongs to another model than {talker.file.path.name}"
         if mmproj.predictor.talker_hidden != talker.config.hidden:
@@ -60,14 +61,14 @@ def find_talker(path: Path) -> Path:
     """The talker's file, given itself, the folder of one pair, or "nano". Raises ModelFileError."""
     path = nano.resolved(path)
     if not path.exists():
-        raise ModelFileError(f"{path}: no such file or folder")
+        raise ModelFileError(f"{path}: no such file or folder", hint=_NO_MODEL)
     if not path.is_dir():
         if path.name.startswith(_MMPROJ_PREFIX):
             raise ModelFileError(f"{path}: this is the mmproj file; give the talker file or the folder")
         return path
     talkers = [file for file in sorted(path.glob("*.gguf")) if not file.name.startswith(_MMPROJ_PREFIX)]
     if not talkers:
-        raise ModelFileError(f"{path}: there is no talker file (.gguf) in this folder")
+        raise ModelFileError(f"{path}: there is no talker file (.gguf) in this folder", hint=_NO_MODEL)
     if len(talkers) > 1:
         names = ", ".join(file.name for file in talkers)
         raise ModelFileError(f"{path}: there are several models in this folder, give one of these files: {names}")
@@ -79,14 +80,14 @@ def find_mmproj(path: Path) -> Path:
     if path.is_file() and path.name.startswith(_MMPROJ_PREFIX):
         return path
     talker = find_talker(path)
-    beside = talker.with_name(_MMPROJ_PREFIX + talker.name)
-    if beside.is_file():
-        return beside
+    expected = talker.with_name(_MMPROJ_PREFIX + talker.name)
+    if expected.is_file():
+        return expected
     others = sorted(talker.parent.glob(f"{_MMPROJ_PREFIX}*.gguf"))
     if len(others) == 1:
         return others[0]
     raise ModelFileError(
-        f"{talker}: its other half, {beside.name}, is not in the same folder", hint="give its path with `mmproj`"
+        f"{talker}: its mmproj file, {expected.name}, is not in the same folder", hint="give its path with `mmproj`"
     )
 
 

@@ -7,7 +7,7 @@ encoders, the talker's keys and values, and what any process of this kind takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import psutil
@@ -18,13 +18,18 @@ from ..ggml.types import GgmlType
 from .files import ModelFiles
 from .gguf_file import GgufFile
 
-__all__ = ["available_bytes", "needed_bytes", "require_room", "require_room_for_text"]
+__all__ = ["NETS", "available_bytes", "device_bytes", "needed_bytes", "require_room", "require_room_for_text"]
 
 _PROCESS_BYTES = 180 << 20
 """Python, the libraries, vocabulary and merges, graphs and their buffers: measured with the 0.6B."""
 _POSITIONS = 512
 """Of the talker's keys and values: a sentence or two with a reference."""
 _NOT_SPOKEN_WITH = ("token_embd", "a.codec_enc", "a.blk", "a.conv", "a.asp", "mm.a")
+NETS = ("talker", "predictor", "codec", "encoders")
+"""What can be on a device by itself; the encoders of reference clips go together."""
+_OF_NETS = {"predictor": ("a.gen.code",), "codec": ("a.gen.wav",)}
+_DEVICE_BYTES = 200 << 20
+"""On a device: graphs, states of streams, and llama.cpp's own buffers."""
 _DOUBT = 1.25
 """Refuse only past this: the estimate errs by a tenth, and what a system calls available can grow when it is needed."""
 
@@ -55,6 +60,19 @@ def needed_bytes(files: ModelFiles) -> int:
     """About what speaking takes: 4 % below to 11 % above what was measured for the released sizes."""
     weights = sum(_spoken_with(file) for file in (files.talker.file, files.mmproj.file))
     return weights + _POSITIONS * _position_bytes(files) + _PROCESS_BYTES
+
+
+def device_bytes(files: ModelFiles, nets: Collection[str]) -> int:
+    """About what these nets take in the memory of a device other than the CPU; 0 for none."""
+    if not nets:
+        return 0
+    n_bytes = _DEVICE_BYTES
+    if "talker" in nets:
+        n_bytes += _spoken_with(files.talker.file) + _POSITIONS * _position_bytes(files)
+    for name, info in files.mmproj.file.tensors.items():
+        net = next((net for net, prefixes in _OF_NETS.items() if name.startswith(prefixes)), "encoders")
+        n_bytes += info.n_bytes if net in nets else 0
+    return n_bytes
 
 
 def _position_bytes(files: ModelFiles) -> int:

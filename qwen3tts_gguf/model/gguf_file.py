@@ -2,7 +2,7 @@
 
 The format (v2 and v3, little-endian) is read here and not by the `gguf` package, for two reasons. Its `GGUFReader`
 took 7 s on the 155,008 tokens and 151,387 merges of the 0.6B talker; this takes 0.1 s. And a damaged or hostile file
-must end in one sentence, so every count, length and offset is held against the file's size before it is used.
+must end in one sentence, so every count, length and offset is compared with the file's size before it is used.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class GgufFile:
             type = GgmlType(type_id)
         except ValueError:
             raise self._damaged(f"stores {name} in unknown type {type_id}") from None
-        # A block is at most 4 bytes a value and at least 1/4: sizes beyond this cannot be honest, and cannot overflow.
+        # A block is at most 4 bytes per value and at least 1/4: larger sizes cannot be honest, nor can they overflow.
         if min(shape) < 1 or prod(shape) > 8 * self._size or shape[-1] % type.block_size:
             raise self._damaged(f"gives {name} the impossible shape {list(shape)} for {type.name}")
         return TensorInfo(name, shape, type, offset)

@@ -27,7 +27,7 @@ class GroupReport:
     recorded: str
     """At conversion; empty where nothing was."""
     not_finite: tuple[str, ...]
-    """Tensors that hold NaN or infinity."""
+    """Tensors that contain NaN or infinity."""
 
     @property
     def verdict(self) -> str:
@@ -40,7 +40,7 @@ class GroupReport:
 
 
 def require_finite(file: GgufFile, *names: str) -> None:
-    """Raises ModelFileError for a tensor that holds NaN or infinity.
+    """Raises ModelFileError for a tensor that contains NaN or infinity.
 
     While speaking it would not be found: where activations are quantized, as they are for quantized weights, NaN
     becomes some number, and the speech is noise.

@@ -14,9 +14,10 @@ Rows are what the time goes into here, 1920 a frame in the end, so how ggml mult
 - Windows of a dilated convolution are gathered by one copy; at points, rows that belong together lie in memory one
   after another, and nothing is gathered.
 - An elementwise operation computes addresses again for each row. So narrow rows are taken many at a time, and vectors
-  of a value a channel are stored as often as fits: "tiled".
-- ggml rounds a product of one row in one way and of two or more in another. So that neither chunks nor company show,
-  layers with one row a frame multiply row by row (`linear`); all others have several rows in any case.
+  of a value per channel are stored as often as fits: "tiled".
+- ggml rounds a product of one row in one way and of two or more in another. So that neither chunks nor other
+  streams change a sample, layers with one row per frame multiply row by row (`linear`); all others have several rows
+  in any case.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from ..ggml.device import Backend, Tensor
 from ..ggml.graph import Graph
-from ..ggml.slots import Slots
+from ..ggml.slots import Block, Slots
 from ..ggml.types import GgmlType
 from .layers import WeightLoader, causal_windows
 from .widths import safe_rows
@@ -188,7 +189,7 @@ class CausalGraph:
         self._slots.bind(self.g)
         return output
 
-    def compute(self, states: Sequence[NDArray[np.float32]]) -> None:
+    def compute(self, states: Sequence[Block]) -> None:
         """Once, with these blocks as the slots' states."""
         for slot, block in enumerate(states):
             self._slots.point(slot, block)
@@ -222,7 +223,7 @@ class CausalGraph:
         g, n_slots = self.g, self.n_slots
         n_new, width = x.shape[0] // n_slots, x.shape[1]
         n_rows = n + n_new + n_more
-        padded = g.input(n_slots, n_rows, width)
+        padded = g.memory(n_slots, n_rows, width)
         for slot, past in enumerate(self.region(n, width)):
             at = slot * n_rows
             g.expand(g.copy(past, g.view(padded, past.shape, (width, 1), at * width)))
@@ -309,7 +310,7 @@ class CausalGraph:
         n = (n_rows - n_past) // self.n_frames
         shape = n_slots * self.n_frames, n_past + n, width
         overlapping = g.view(padded, (n_slots, self.n_frames, *shape[1:]), (n_rows * width, n * width, width, 1))
-        frames = g.input(shape[0], shape[1] + n_more, width)
+        frames = g.memory(shape[0], shape[1] + n_more, width)
         g.expand(g.copy(overlapping, g.view(frames, shape, (frames.shape[1] * width, width, 1))))
         return frames
 

@@ -10,8 +10,8 @@ Mirrors Qwen3TTSTalkerCodePredictorModelForConditionalGeneration and the loop of
 core/models/modeling_qwen3_tts.py). predictor_layers.py has weights and layers, graph_sampler.py the sampling,
 predictor_graph.py puts a frame together.
 
-Several speeches (lanes) share a graph, which reads each weight once for all of them. What a lane gets is equal, to the
-bit, to what it gets alone: its codes, its embedding, the sums of its logits.
+Several speeches (lanes) share a graph, which reads each weight once for all of them. What a lane gets is
+bit-identical to what it gets alone: its codes, its embedding, the sums of its logits.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class CodePredictor:
         """One frame for each lane.
 
         hidden: [lanes, talker_hidden], the talker's after its final norm. code0: [lanes]. requests: each lane's
-        settings and random numbers, of which a frame takes as many whatever the company, and none when greedy.
+        settings and random numbers, of which a frame takes as many with and without other lanes, and none when greedy.
         before_part: called every few steps, where the backend's threads may become more or fewer. A lane whose frame
         came out NaN or infinite has `damage` in it; the others are sound.
         """

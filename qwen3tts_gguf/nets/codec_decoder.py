@@ -13,7 +13,7 @@ Mirrors Qwen3TTSTokenizerV2Decoder (qwen-tts 0.1.1, core/tokenizer_12hz/modeling
 
 Every layer is causal, so a frame needs of the past only the left context of each convolution and the keys and values
 of the last 71 frames: the stream's `CodecState`. Several streams are decoded together up to the first block, where the
-time goes into reading weights. Neither company nor chunking changes any sample.
+time goes into reading weights. Neither other streams nor chunking change any sample.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ggml.device import Backend, Weights
+from ..ggml.slots import opened
 from ..model.files import MmprojFile
 from ..model.schema import CodecDecoderConfig
 from .causal import FRAMES_AT_ONCE, MAX_SLOTS
@@ -65,7 +66,7 @@ class CodecDecoder:
 
     def new_state(self) -> CodecState:
         """The state of a stream at its start."""
-        return self._state.new_state()
+        return self._state.new_state(self._backend)
 
     def decode(self, jobs: Sequence[tuple[CodecState, NDArray[np.integer]]]) -> list[NDArray[np.float32]]:
         """Decode the next frames of several streams.
@@ -73,7 +74,7 @@ class CodecDecoder:
         Args:
             jobs: for each stream its state, which moves on, and codes [T, 16]; T may differ. No state twice.
         Returns:
-            For each stream samples float32 [T * samples_per_frame] in [-1, 1], the same to the bit in any company.
+            For each stream samples float32 [T * samples_per_frame] in [-1, 1], bit-identical to those it gets alone.
         Raises:
             CodesError: codes outside the codebooks; no state has moved then.
             ModelFileError: weights turn out to be damaged.
@@ -105,14 +106,15 @@ class CodecDecoder:
         n, state = len(rvq), self.new_state()
         if not n:
             return state
-        layout = StateLayout.of(self.config, n_ring=n)
-        whole = layout.new_state()
-        latents = Front(self._weights, self._backend, layout, 1, n).run(rvq, [whole])
+        layout, backend = StateLayout.of(self.config, n_ring=n), self._backend.for_one_graph()
+        whole = layout.new_state(backend)
+        latents = Front(self._weights, backend, layout, 1, n).run(rvq, [whole])
         last = np.arange(max(0, n - self.config.window), n)
         (pre_conv, *rings), (primed_pre_conv, *primed) = self._state.front, layout.front
-        pre_conv.of(state.block)[...] = primed_pre_conv.of(whole.block)
-        for ring, rows in zip(rings, primed, strict=True):  # keys and values
-            ring.of(state.block)[last % self._state.n_ring] = rows.of(whole.block)[last]
+        with opened(state.block) as values, opened(whole.block) as all_values:
+            pre_conv.of(values)[...] = primed_pre_conv.of(all_values)
+            for ring, rows in zip(rings, primed, strict=True):  # keys and values
+                ring.of(values)[last % self._state.n_ring] = rows.of(all_values)[last]
         n_middle, n_tail = _reach(self.config)
         reached = latents[-n_middle:]
         for n_at_once, [(_, start)] in _parts([len(reached)]):

@@ -155,6 +155,7 @@ class CodecEncoder:
         self._chunk = _CHUNK_FRAMES * self.samples_per_frame
         self._n_left = 0
         self._pasts: list[Tensor] = []
+        self._valid: dict[int, Tensor] = {}
         self._seanet_graph = g = Graph(self._backend)
         self._samples = g.input(self._chunk + self._conv_in.k - 1, 1)
         x = _convolved(g, self._conv_in, self._samples)
@@ -174,6 +175,8 @@ class CodecEncoder:
         chunks = []
         for start in range(0, n, self._chunk):
             self._n_left = n - start
+            for n_rows, valid in self._valid.items():
+                g.set(valid, np.arange(n_rows)[:, None] < self._n_valid(n_rows))
             g.set(self._samples, padded[start : start + self._samples.shape[0], None])
             g.compute()
             chunks.append(g.get(self._features))
@@ -188,15 +191,16 @@ class CodecEncoder:
         n, width = x.shape
         n_past = conv.k - conv.stride
         assert n >= n_past, (x, conv.k, conv.stride)
-        samples_per_row = self._chunk // n
+        if not self._backend.on_host:
+            return self._activated_by_nodes(g, x, n_past)
         tile = max(1, _ELU_TILE // width)
-        past = g.input(n_past, width) if n_past else None
+        past = g.memory(n_past, width) if n_past else None
 
         def activate(output: FloatArray, task: int, n_tasks: int) -> None:
             if past is not None and task == 0:
                 output[:n_past] = g.host_array(past)
             source, target = g.host_array(x), output[n_past:]
-            n_valid = min(n, -(-self._n_left // samples_per_row))
+            n_valid = self._n_valid(n)
             end = (task + 1) * n // n_tasks
             for start in range(task * n // n_tasks, end, tile):
                 rows = slice(start, min(start + tile, end))
@@ -212,12 +216,32 @@ class CodecEncoder:
             g.expand(g.copy(g.rows(activated, n, n_past + n), past))
         return activated
 
+    def _activated_by_nodes(self, g: Graph, x: Tensor, n_past: int) -> Tensor:
+        """The same in ggml's operations, for devices that cannot call Python."""
+        n, width = x.shape
+        if n not in self._valid:
+            self._valid[n] = g.input(n, 1)
+        activated = g.mul(g.elu(x), self._valid[n])
+        if not n_past:
+            return activated
+        past = g.memory(n_past, width)
+        self._pasts.append(past)
+        padded = g.memory(n_past + n, width)
+        g.expand(g.copy(past, g.rows(padded, 0, n_past)))
+        g.expand(g.copy(activated, g.rows(padded, n_past, n_past + n)))
+        g.expand(g.copy(g.rows(padded, n, n_past + n), past))
+        return padded
+
+    def _n_valid(self, n_rows: int) -> int:
+        """How many of a layer's rows of this chunk lie before the clip's end."""
+        return min(n_rows, -(-self._n_left // (self._chunk // n_rows)))
+
     # -- the transformer and what follows, all at once ----------------------------------------------------------------
 
     def _transformed(self, features: FloatArray) -> dict[str, FloatArray]:
         """features [T, hidden] -> transformer [T, hidden], downsample and projected [ceil(T / 2), ..]"""
         n = len(features)
-        g = Graph(self._backend)
+        g = Graph(self._backend.for_one_graph())
         x = seanet = g.input(*features.shape)
         positions = g.input(n, type=GgmlType.I32)
         mask = g.input(n, n, type=GgmlType.F16)

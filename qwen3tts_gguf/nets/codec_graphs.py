@@ -7,7 +7,7 @@
                                       out of the cache
 
 Each works on the streams' own state blocks, which its slots are pointed at (ggml/slots.py). How many streams and frames
-a graph takes does not change what any of them gets, to the bit.
+a graph takes does not change a bit of what any of them gets.
 """
 
 from __future__ import annotations

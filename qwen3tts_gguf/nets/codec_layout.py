@@ -1,6 +1,6 @@
 """How the codec decoder's products are computed: choices whose best differs by CPU. None of them changes the file.
 
-ms a frame of the 0.6B geometry, F16 codec, 1 / 2 threads, medians of one alternating run on an Intel Xeon with AMX, 2
+ms per frame of the 0.6B geometry, F16 codec, 1 / 2 threads, medians of one alternating run on an Intel Xeon with AMX, 2
 cores; SNR against the layout `F16`, on the trained codec of nano (every kernel forced) / on random weights:
 
 | layout         | one frame at once | four at once, or of four streams | SNR, dB | memory                            |
@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["F16", "F32", "Q8_0", "BlockLayout", "CodecLayout", "Kernel"]
+__all__ = ["F16", "F32", "Q8_0", "STORED", "BlockLayout", "CodecLayout", "Kernel"]
 
 Kernel = Literal["stored", "f32", "points", "q8_0"]
 """How a convolution is computed: as a product with windows of its input, in the type that the file stores its weights
@@ -59,6 +59,15 @@ F16 = CodecLayout(
     ),
 )
 """Windows in the type of the file, points where rows are many: for CPUs whose F16 products are the faster ones."""
+
+STORED = CodecLayout(
+    transformer="stored",
+    upsample="stored",
+    entry="stored",
+    blocks=(BlockLayout("stored", "stored", "stored"),) * 4,
+)
+"""Windows in the type of the file everywhere: for devices other than the CPU, not all of which have the operation that
+mixes rows for points."""
 
 F32 = CodecLayout(
     transformer="stored",

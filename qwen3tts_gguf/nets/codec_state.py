@@ -14,10 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..ggml.slots import new_block
+from ..ggml.device import Backend
+from ..ggml.slots import Block, DeviceBlock, copied, new_block
 from ..model.schema import CodecDecoderConfig
 from .causal import FRAMES_AT_ONCE, Region
 
@@ -34,17 +32,15 @@ class CodecState:
 
     __slots__ = ("block", "n_frames")
 
-    def __init__(self, block: NDArray[np.float32], n_frames: int = 0) -> None:
+    def __init__(self, block: Block, n_frames: int = 0) -> None:
         self.block = block
-        """float32 [StateLayout.n_values]"""
+        """float32 [StateLayout.n_values], in the memory of the device that decodes"""
         self.n_frames = n_frames
         """Frames decoded so far."""
 
     def copy(self) -> CodecState:
         """An independent state that continues from the same point."""
-        block = new_block(len(self.block))
-        block[:] = self.block
-        return CodecState(block, self.n_frames)
+        return CodecState(copied(self.block), self.n_frames)
 
 
 @dataclass(frozen=True)
@@ -77,8 +73,8 @@ class StateLayout:
             sections.append(tuple(regions))
         return cls(sections[0], sections[1], sections[2], n_ring, offset)
 
-    def new_state(self) -> CodecState:
-        return CodecState(new_block(self.n_values))
+    def new_state(self, backend: Backend) -> CodecState:
+        return CodecState(new_block(self.n_values) if backend.on_host else DeviceBlock(backend, self.n_values))
 
 
 def _block(c: CodecDecoderConfig, width: int) -> Iterator[tuple[int, int]]:

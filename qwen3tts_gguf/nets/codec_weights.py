@@ -36,7 +36,7 @@ class Upsample:
 
     conv: Conv  # transposed, kernel = stride
     stride: int
-    dwconv: list[Tensor]  # 7 of [latent], one a tap
+    dwconv: list[Tensor]  # 7 of [latent], one per tap
     dwconv_bias: Tensor  # [latent]
     norm: tuple[Tensor, Tensor]  # [latent] x 2
     pw1: tuple[Tensor, Tensor]  # [4 * latent, latent], [4 * latent]
@@ -55,7 +55,7 @@ class Block:
 
 
 class CodecWeights:
-    """All of `a.gen.wav`. Raises ModelFileError for a tensor that holds NaN."""
+    """All of `a.gen.wav`. Raises ModelFileError for a tensor that contains NaN."""
 
     def __init__(self, model: MmprojFile, weights: Weights, layout: CodecLayout) -> None:
         c = self.config = model.decoder

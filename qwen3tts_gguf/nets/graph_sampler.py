@@ -34,7 +34,7 @@ _NO_LIMIT = 2.0  # of a sum of probabilities
 
 
 def n_candidates(sampling: Sampling, codebook_size: int) -> int:
-    """How many tokens a lane's graph sorts: a function of its own settings only, whatever its company needs."""
+    """How many tokens a lane's graph sorts: a function of its own settings only, whatever other lanes need."""
     return min(CANDIDATES, codebook_size) if _kept(sampling, codebook_size) <= CANDIDATES else codebook_size
 
 

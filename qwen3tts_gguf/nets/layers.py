@@ -32,7 +32,7 @@ _TRANSPOSED_AT_ONCE = 32  # input channels: what a transposition reads stays in 
 
 
 class WeightLoader:
-    """Reads a file's tensors into `Weights`, under one prefix. Raises ModelFileError for one that holds NaN."""
+    """Reads a file's tensors into `Weights`, under one prefix. Raises ModelFileError for one that contains NaN."""
 
     def __init__(self, file: GgufFile, weights: Weights, prefix: str = "") -> None:
         self._file, self._weights, self._prefix = file, weights, prefix
@@ -64,7 +64,7 @@ class WeightLoader:
     def tensor(self, name: str) -> Tensor:
         """The tensor as the file has it, mapped: norms, biases, tables."""
         info = self._info(name)
-        return self._weights.mapped(self._file.blocks(info.name), info.shape, info.type)
+        return self._kept(info.name, self._weights.mapped(self._file.blocks(info.name), info.shape, info.type))
 
     def matrix(self, name: str, type: GgmlType | None = None) -> Tensor:
         """A matrix [out, in] to multiply with, in the backend's placement for it. type: to quantize it to."""
@@ -98,7 +98,9 @@ class WeightLoader:
         return [self._matrix(info.name, blocks, info.shape[1:], info.type) for blocks in parts]
 
     def _matrix(self, name: str, blocks: NDArray[np.uint8], shape: Shape, type: GgmlType) -> Tensor:
-        tensor = self._weights.matrix(blocks, shape, type)
+        return self._kept(name, self._weights.matrix(blocks, shape, type))
+
+    def _kept(self, name: str, tensor: Tensor) -> Tensor:
         if tensor.placement:  # copied
             self._file.release(name)
         return tensor
@@ -122,8 +124,7 @@ class WeightLoader:
         if shape[1] % type.block_size:
             type = self.float_type(name)
         if type in (GgmlType.F32, GgmlType.F16):
-            matrix, memory = self._weights.empty(shape, numpy_type(type))
-            fill(memory)
+            matrix = self._weights.filled(shape, numpy_type(type), fill)
         else:
             values = np.empty(shape, np.float32)
             fill(values)
@@ -135,8 +136,11 @@ class WeightLoader:
         """A convolution's kernel [out, in, k] with its taps mixed [POINTS, k] -> float32 [POINTS, out, in]"""
         kernel = self.values(name)
         out, width, k = kernel.shape
-        matrices, memory = self._weights.empty((len(mix), out, width), np.float32)
-        memory.reshape(len(mix), -1)[...] = mix @ kernel.reshape(-1, k).T.astype(np.float64)
+
+        def fill(matrices: NDArray[Any]) -> None:
+            matrices.reshape(len(mix), -1)[...] = mix @ kernel.reshape(-1, k).T.astype(np.float64)
+
+        matrices = self._weights.filled((len(mix), out, width), np.float32, fill)
         self._file.release(self._prefix + name)
         return matrices
 
@@ -166,7 +170,7 @@ class WeightLoader:
         """A stack [n, ...] as n tensors, mapped."""
         info = self._info(name)
         parts = np.split(self._file.blocks(info.name), info.shape[0])
-        return [self._weights.mapped(blocks, info.shape[1:], info.type) for blocks in parts]
+        return [self._kept(info.name, self._weights.mapped(blocks, info.shape[1:], info.type)) for blocks in parts]
 
     def array(self, values: NDArray[Any]) -> Tensor:
         """A tensor computed from others."""
@@ -180,7 +184,7 @@ def stacked_linear(g: Graph, stacked: list[Tensor], x: Tensor, linear: Callable[
 
 
 def independent_rows(g: Graph, weight: Tensor, x: Tensor, max_rows: int = ANY) -> Tensor:
-    """weight [out, in], contiguous x [T, in] -> [T, out], each row equal to the bit to its product alone.
+    """weight [out, in], contiguous x [T, in] -> [T, out], each row bit-identical to its product alone.
 
     As many rows as may share a product do (widths.py, at most `max_rows`). The rest is planes of one tensor, which ggml
     multiplies plane by plane with the kernel for that many rows; or products of their own where it cannot do that.
@@ -221,7 +225,8 @@ def require_numbers(values: NDArray[np.float32], file: GgufFile, net: str) -> No
 def causal_windows(g: Graph, padded: Tensor, k: int, stride: int = 1) -> Tensor:
     """padded [k - stride + T, C] -> [T / stride, k * C], row t being rows t * stride .. t * stride + k - 1 end to end.
 
-    The rows overlap in memory: nothing is copied.
+    On the CPU the rows overlap in memory and nothing is copied; other devices need not take that.
     """
     n, width = padded.shape
-    return g.view(padded, ((n - k) // stride + 1, k * width), (stride * width, 1))
+    windows = g.view(padded, ((n - k) // stride + 1, k * width), (stride * width, 1))
+    return windows if g.backend.on_host else g.contiguous(windows)

@@ -43,8 +43,8 @@ class FrameGraph:
         self._graph = g = Graph(backend, max_nodes=_MAX_NODES)
         self._hidden = g.input(n_lanes, config.talker_hidden)
         self._code0 = g.input(n_lanes, type=GgmlType.I32)
-        self._codes = g.input(N_STEPS, n_lanes, type=GgmlType.I32)
-        self._sums = g.input(N_STEPS, n_lanes)
+        self._codes = g.memory(N_STEPS, n_lanes, type=GgmlType.I32)
+        self._sums = g.memory(N_STEPS, n_lanes)
         layers = PredictorLayers(g, weights, config, n_lanes, max_rows)
         self._sampler = GraphSampler(g, n_lanes, N_STEPS, config.codebook_size, candidates)
 

@@ -3,7 +3,7 @@
     x [lanes * T, talker_hidden] -> proj_in (where the talker is wider) -> 5 layers -> norm -> [lanes * T, hidden]
 
 A lane is one speech; its T positions follow those it has passed through already, whose keys and values stay in the
-graph. Lanes share products as far as a lane's rows come out the same, to the bit, in any company (nets/widths.py).
+graph. Lanes share products only as far as each lane's rows stay bit-identical (nets/widths.py).
 Mirrors Qwen3TTSTalkerCodePredictorModel (qwen-tts 0.1.1, core/models/modeling_qwen3_tts.py).
 """
 
@@ -22,6 +22,10 @@ from .layers import WeightLoader, independent_rows, stacked_linear
 from .widths import ANY
 
 __all__ = ["CodePredictorWeights", "Layer", "PredictorLayers"]
+
+_ROWS_ON_DEVICE = 8
+"""From more rows on ggml's Vulkan backend rounds what is multiplied to F16 where the device has it, which the inputs of
+`ffn_down` overflow."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,13 @@ class PredictorLayers:
         self, g: Graph, weights: CodePredictorWeights, config: CodePredictorConfig, n_lanes: int, max_rows: int = ANY
     ) -> None:
         self._g, self._w, self._c, self._n_lanes = g, weights, config, n_lanes
+        if not g.backend.on_host:
+            max_rows = _ROWS_ON_DEVICE
         self._linear = partial(independent_rows, g, max_rows=max_rows)
         self._n_done = 0
         kv_shape = (n_lanes, N_CODEBOOKS, config.n_kv_heads, config.head_dim)
-        self._kv = [(g.input(*kv_shape), g.input(*kv_shape)) for _ in weights.layers]
-        self._positions = g.input(N_CODEBOOKS, type=GgmlType.I32)
+        self._kv = [(g.memory(*kv_shape), g.memory(*kv_shape)) for _ in weights.layers]
+        self._positions: list[tuple[Tensor, int]] = []  # of each pass, and its first
         self._masks: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +104,9 @@ class PredictorLayers:
         n_lanes, n, width = x.shape
         start, stop = self._n_done, self._n_done + n
         self._n_done = stop
-        positions = g.rows(self._positions, start, stop)
+        # A tensor for each pass: rope of ggml's Vulkan backend takes the positions of a view from a rounded address.
+        positions = g.input(n, type=GgmlType.I32)
+        self._positions.append((positions, start))
         mask = None
         if n > 1:
             mask = g.input(n, stop, type=GgmlType.F16)
@@ -146,7 +154,8 @@ class PredictorLayers:
 
     def set_constants(self) -> None:
         """After the graph's memory is allocated."""
-        self._g.set(self._positions, np.arange(N_CODEBOOKS))
+        for positions, start in self._positions:
+            self._g.set(positions, start + np.arange(*positions.shape))
         for mask in self._masks:
             n, n_keys = mask.shape
             self._g.set(mask, np.triu(np.full((n, n_keys), -np.inf, np.float16), k=1 + n_keys - n))

@@ -97,7 +97,7 @@ class SpeakerEncoder:
         if len(mel) < self.min_frames:
             shortest = self.min_frames * HOP / SAMPLE_RATE_HZ
             raise AudioError(f"the reference clip is too short: it needs at least {shortest:.2f} s")
-        g = Graph(self._backend, max_nodes=1024)
+        g = Graph(self._backend.for_one_graph(), max_nodes=1024)
         lookups = _WindowRows(g, len(mel))
         x = g.input(*mel.shape)
         stages = {"stem": lookups.tdnn(self._stem, x)}

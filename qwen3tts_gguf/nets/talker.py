@@ -13,7 +13,7 @@ Many sequences can be open, one for each speech:
     [out] = talker.step([(sequence, prompt[-1])])           # that row, and then one row per frame
     outs = talker.step([(sequence, row), (other, its_row)])
 
-What a sequence computes is equal, to the bit, whatever others there are and however many threads: a prompt's parts
+What a sequence computes is bit-identical whatever other sequences and however many threads there are: a prompt's slices
 depend on the prompt alone, and rows share a product only up to the width that leaves each row's rounding alone
 (widths.py). All of it is for one thread at a time.
 
@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, ModelFileError
+from ..ggml.devices import CPU, Device
 from ..model.files import TalkerFile
 from ..model.integrity import require_finite
 from .layers import require_numbers, table_rows
@@ -81,7 +82,13 @@ class TalkerOutput:
 class Talker:
     """The weights, and the keys and values of all open sequences. Raises ModelFileError for weights that are NaN."""
 
-    def __init__(self, model: TalkerFile, n_threads: int, buffers: TalkerBuffers = TalkerBuffers.REPACK) -> None:
+    def __init__(
+        self,
+        model: TalkerFile,
+        n_threads: int,
+        buffers: TalkerBuffers = TalkerBuffers.REPACK,
+        device: Device = CPU,
+    ) -> None:
         self.config = model.config
         self._file = model.file
         self._n_open = 0
@@ -89,7 +96,7 @@ class Talker:
         require_finite(model.file, *weights)
         for name in weights:  # from here on they are read through llama.cpp's own mapping
             model.file.release(name)
-        placed = placements(model, buffers)
+        placed = placements(model, buffers, device)
         self.width = min(safe_rows(model.file.info(name).type, placement) for name, placement in placed.items())
         """Rows of different sequences that may share a product."""
         self.slice_length = _slice_length(sum(prod(model.file.info(name).shape) for name in placed))
@@ -98,7 +105,7 @@ class Talker:
         # AMX weights are made by a team of OpenMP threads of its own, and while there are more of those than processors
         # all teams sleep at every barrier (two threads took 42 ms per frame of the 0.6B, not 16).
         loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talker-loader")
-        loading: Future[LoadedModel] = loader.submit(load_model, model.file, model.config, placed)
+        loading: Future[LoadedModel] = loader.submit(load_model, model.file, model.config, placed, device)
         loader.shutdown(wait=False)
         self._loading: Future[LoadedModel] | None = loading
         self._maker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talker-memory")
@@ -118,7 +125,7 @@ class Talker:
         self._memory = TalkerMemory(new_context, model.config.context_length, n_threads, self._maker)
 
     def wait_until_loaded(self) -> Any:
-        """llama.cpp reads the weights while the caller goes on -> its llama_model. Raises BackendError."""
+        """llama.cpp reads the weights while the caller continues -> its llama_model. Raises BackendError."""
         assert self._loading, "the talker is closed"
         return self._loading.result().pointer
 
@@ -213,7 +220,7 @@ class TalkerSequence:
         self._talker = talker
         self._slot: Slot | None = None
         self._closed = False
-        self.n_kept = 0
+        self.n_reused = 0
         """Positions of the prompt that were there already, from another sequence."""
 
     @property
@@ -235,8 +242,8 @@ class TalkerSequence:
         memory, slices = self._talker._memory, self._talker.slices(len(prompt), n_shared)
         prefix = prompt[: _shared_part(len(prompt), n_shared)].copy()
         self._slot = memory.begin(len(prompt), prefix)
-        self.n_kept = self._slot.n_positions
-        return [part for part in slices if part.start >= self.n_kept]
+        self.n_reused = self._slot.n_positions
+        return [part for part in slices if part.start >= self.n_reused]
 
     def prefill(self, rows: Rows) -> None:
         """rows [n, hidden], the next part of a prompt. Raises BackendError."""

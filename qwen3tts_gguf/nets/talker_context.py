@@ -2,8 +2,8 @@
 
 A stream holds one sequence, whose position p lies in cell p. Streams share the weights of a pass and nothing else
 (`kv_unified` is off). Flash attention is off: from position 256 on it splits one row's keys by thread
-(ggml-cpu/ops.cpp, `use_split_kv_path`), so that rounding would depend on the number of threads and on company. With
-both off, longer neighbours only add keys that are masked, and sums over those only add zeros.
+(ggml-cpu/ops.cpp, `use_split_kv_path`), so that rounding would depend on the number of threads and on other
+sequences. With both off, longer neighbours only add keys that are masked, and sums over those only add zeros.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
+from ..errors import BackendError, DeviceError
+from ..ggml.device import NO_ROOM_HINT
 from ..ggml.types import GgmlType
 from ..model.schema import CODEC_VOCABULARY, TalkerConfig
 from .talker_model import LoadedModel
@@ -60,12 +61,19 @@ class Context:
         params.kv_unified = False
         params.n_threads = params.n_threads_batch = n_threads
         params.embeddings = True
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # On other devices company may change rounding anyway, and without flash attention each value of a sequence
+        # would be a transfer of its own when the sequence is copied.
+        params.flash_attn_type = (
+            llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED if model.device.is_cpu else llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+        )
         params.type_k = params.type_v = int(type)
         params.no_perf = True
         self._model, self._pointer = model, model.new_context(params)
         if self._pointer is None:
-            raise BackendError(f"no memory for the talker's keys and values: {n_streams} times {n_cells} positions")
+            what = f"no memory for the talker's keys and values: {n_streams} times {n_cells} positions"
+            if model.device.is_cpu:
+                raise BackendError(what)
+            raise DeviceError(f"{model.device.name}: {what}", hint=NO_ROOM_HINT)
         self._memory = llama_cpp.llama_get_memory(self._pointer)
         self._n_vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model.pointer))
         self._positions = np.zeros(_N_POSITION_ROWS * n_batch, np.int32)

@@ -15,8 +15,9 @@ from typing import Any
 
 import llama_cpp
 
-from ..errors import BackendError
-from ..ggml.device import Backend, extra_buffer_types
+from ..errors import BackendError, DeviceError
+from ..ggml.device import NO_ROOM_HINT, ON_DEVICE, Backend, extra_buffer_types
+from ..ggml.devices import CPU, Device
 from ..ggml.types import GgmlType
 from ..model.files import TalkerFile
 from ..model.gguf_file import GgufFile
@@ -39,28 +40,29 @@ class TalkerBuffers(Enum):
     """All that this build offers, in its own order of preference. AMX crashes in some builds (ggml/trial.py)."""
 
 
-def placements(model: TalkerFile, buffers: TalkerBuffers) -> dict[str, str]:
-    """Every matrix that the talker multiplies with -> the extra buffer type it goes to, empty for the mapped file."""
+def placements(model: TalkerFile, buffers: TalkerBuffers, device: Device = CPU) -> dict[str, str]:
+    """Every matrix that the talker multiplies with -> the extra buffer type it goes to, empty for the mapped file;
+    ON_DEVICE where another device than the CPU computes."""
     allowed = {
         TalkerBuffers.PLAIN: (),
         TalkerBuffers.REPACK: ("CPU_REPACK",),
         TalkerBuffers.EXTRA: tuple(extra_buffer_types()),
     }
-    backend = Backend(1, allowed[buffers])
-    shapes = {name: shape for name, shape in talker_tensors(model.config).items() if len(shape) == 2}
-    return {
-        name: backend.placement(shape, model.file.info(name).type)
-        for name, shape in shapes.items()
-        if name != TOKEN_TABLE
+    shapes = {
+        name: shape for name, shape in talker_tensors(model.config).items() if len(shape) == 2 and name != TOKEN_TABLE
     }
+    if not device.is_cpu:
+        return dict.fromkeys(shapes, ON_DEVICE)
+    backend = Backend(1, allowed[buffers])
+    return {name: backend.placement(shape, model.file.info(name).type) for name, shape in shapes.items()}
 
 
 class LoadedModel:
     """A llama_model and the contexts made of it, which are freed before it: in whatever order, and on whatever thread,
     Python finalizes the objects that use them."""
 
-    def __init__(self, pointer: Any) -> None:
-        self.pointer = pointer
+    def __init__(self, pointer: Any, device: Device = CPU) -> None:
+        self.pointer, self.device = pointer, device
         self._contexts: set[Any] = set()  # addresses, not objects: these might be finalized before
 
     def new_context(self, params: Any) -> Any:
@@ -87,8 +89,8 @@ class LoadedModel:
         self.close()
 
 
-def load_model(file: GgufFile, config: TalkerConfig, placed: dict[str, str]) -> LoadedModel:
-    """Raises BackendError."""
+def load_model(file: GgufFile, config: TalkerConfig, placed: dict[str, str], device: Device = CPU) -> LoadedModel:
+    """Raises BackendError; DeviceError where another device than the CPU cannot take the weights."""
     # llama.cpp reads all of the file in: also the token table, which it never looks at since it is given embeddings
     # (165 MB of the 0.6B at Q8_0), and the matrices that it copies.
     unused = [TOKEN_TABLE, *(name for name, placement in placed.items() if placement)]
@@ -105,16 +107,21 @@ def load_model(file: GgufFile, config: TalkerConfig, placed: dict[str, str]) -> 
     llama_cpp.llama_backend_init()
     overrides = _buffer_overrides(placed)
     params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = 0  # llama.cpp's default is all of them
+    params.n_gpu_layers = 0 if device.is_cpu else config.n_layers + 1  # the output is one more
+    # Without a list llama.cpp takes all devices, and has them compute long prompts even where no layer lies there.
+    used = (ctypes.c_void_p * 2)(None if device.is_cpu else device.handle)
+    params.devices = ctypes.addressof(used)
     params.use_extra_bufts = False  # ours are in the overrides
     params.tensor_buft_overrides = ctypes.addressof(overrides)
     params.kv_overrides = _without_tokenizer(config.vocabulary)
     params.progress_callback = on_progress
     model = llama_cpp.llama_model_load_from_file(str(file.path).encode(), params)
+    if not model and not device.is_cpu:
+        raise DeviceError(f"llama.cpp cannot load {file.path} into the memory of {device.name}", hint=NO_ROOM_HINT)
     if not model:
         raise BackendError(f"llama.cpp cannot load {file.path}", hint="its log says why")
     file.release_everywhere(unused)
-    return LoadedModel(model)
+    return LoadedModel(model, device)
 
 
 class _BufferOverride(ctypes.Structure):
@@ -129,7 +136,7 @@ def _buffer_overrides(placed: dict[str, str]) -> Any:
     type."""
     names: dict[str, list[str]] = {}
     for name, placement in placed.items():
-        if placement:
+        if placement in extra_buffer_types():
             names.setdefault(placement, []).append(name)
     overrides = (_BufferOverride * (len(names) + 1))()
     for override, (placement, alike) in zip(overrides, names.items(), strict=False):

@@ -1,4 +1,4 @@
-"""How many rows one product may take so that each row's result is equal, to the bit, to that of the row alone.
+"""How many rows one product may take so that each row's result is bit-identical to that of the row alone.
 
 ggml rounds a row differently when it multiplies several at once: for some types and layouts, from some number of rows
 on. Speech must not depend on what else is spoken at the same time, so rows of different speeches share a product only
@@ -12,6 +12,7 @@ tests/test_widths.py checks each claim on the machine it runs on.
 
 from __future__ import annotations
 
+from ..ggml.device import ON_DEVICE
 from ..ggml.types import GgmlType
 
 __all__ = ["ANY", "KNOWN", "safe_rows", "shares_weights", "takes_planes"]
@@ -39,8 +40,9 @@ KNOWN: dict[tuple[str, GgmlType], int] = {
 
 
 def safe_rows(type: GgmlType, placement: str) -> int:
-    """For a matrix of this type in this placement; 1 where nothing is known."""
-    return KNOWN.get((placement, type), 1)
+    """For a matrix of this type in this placement; 1 where nothing is known. Of other devices than the CPU nothing is
+    known or promised, and all rows share a product."""
+    return ANY if placement == ON_DEVICE else KNOWN.get((placement, type), 1)
 
 
 def takes_planes(placement: str) -> bool:
@@ -49,7 +51,7 @@ def takes_planes(placement: str) -> bool:
     ggml's AMX product adds a plane's offset in bytes to a pointer to floats (amx/mmq.cpp, `dst_offset`): it writes past
     its result.
     """
-    return placement in ("", "CPU_REPACK")
+    return placement in ("", "CPU_REPACK", ON_DEVICE)
 
 
 def shares_weights(type: GgmlType, placement: str) -> bool:

@@ -25,6 +25,7 @@ from ..model.schema import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from ..reading import read
 from ..speech.passages import split_text
 from ..tts import TTS
+from .deadline import within
 from .encoding import Encoder, encoder
 from .long_speech import LongSpeech
 from .problems import Problem, problem_of
@@ -192,7 +193,7 @@ class SpeechResponse(Response):
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         """Waits while the client does not read; not for ever."""
         message = {"type": "http.response.body", "body": body, "more_body": more}
-        await asyncio.wait_for(send(message), self._services.settings.stall_timeout)
+        await within(self._services.settings.stall_timeout, send(message))
 
 
 async def _disconnected(receive: Receive) -> None:

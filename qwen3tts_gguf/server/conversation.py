@@ -30,6 +30,7 @@ from ..speech.text import is_pronounceable
 from ..tts import TTS, SpeechOptions
 from ..voice.voice import Voice
 from .arriving_text import ArrivingText, Pacing
+from .deadline import within
 from .problems import Problem, problem_of
 from .scheduler import Turn
 from .services import Services
@@ -123,7 +124,7 @@ class Conversation:
         self._queue: deque[_Spoken] = deque()
         self._open: _Spoken | None = None
         self._current: asyncio.Task[None] | None = None
-        self._n_begun = 0
+        self._n_started = 0
         self._news = asyncio.Event()
         self._is_ending = False
         self._late: asyncio.TimerHandle | None = None
@@ -151,8 +152,8 @@ class Conversation:
                 return None
             if len(self._queue) >= _MOST_UTTERANCES:
                 raise Problem(429, "queue_full", f"{_MOST_UTTERANCES} utterances wait already: flush less often")
-            self._open = _Spoken(self._n_begun, self.fields, self.pacing)
-            self._n_begun += 1
+            self._open = _Spoken(self._n_started, self.fields, self.pacing)
+            self._n_started += 1
             self._queue.append(self._open)
             self._news.set()
         most = self._services.settings.max_input
@@ -229,7 +230,7 @@ class Conversation:
     async def _send(self, output: Output) -> None:
         timeout = self._services.settings.stall_timeout
         try:
-            await asyncio.wait_for(self._send_output(output), timeout)
+            await within(timeout, self._send_output(output))
         except Exception as error:
             raise ConnectionLost("nobody listens any more") from error
 

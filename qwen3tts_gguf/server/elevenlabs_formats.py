@@ -22,7 +22,7 @@ _COMPRESSED = {
     **dict.fromkeys(("mp3_44100_96", "mp3_44100_192"), "mp3"),
     **dict.fromkeys((f"opus_48000_{kbit}" for kbit in (32, 64, 96, 128, 192)), "opus"),
 }
-"""MP3 is sent at 24 kHz and one bitrate whatever is asked for: its frames tell their rate, and decoders follow."""
+"""MP3 is sent at 24 kHz and one bitrate whatever is requested: its frames state their rate, and decoders follow."""
 _ULAW_BIAS, _ULAW_CLIP = 132, 32635
 
 

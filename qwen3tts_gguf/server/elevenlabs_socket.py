@@ -51,7 +51,7 @@ class _Session:
         self._over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._is_ending = False
         self._is_known = not services.settings.api_keys or bool(record_of(socket.scope).key)
-        self._heard_at = time.monotonic()
+        self._last_message_at = time.monotonic()
 
     async def serve(self) -> None:
         try:
@@ -72,7 +72,7 @@ class _Session:
         def seconds_left() -> float:
             if any(not context.conversation.is_idle for context in self._contexts.values()):
                 return float(seconds)
-            return self._heard_at + seconds - time.monotonic()
+            return self._last_message_at + seconds - time.monotonic()
 
         await closed_when_idle(seconds_left)
         await self._send_problem(Problem(408, "input_timeout_exceeded", f"no message came for {seconds} s"))
@@ -83,7 +83,7 @@ class _Session:
     async def _receive(self) -> int:
         n_problems = 0
         async for frame in frames_of(self._socket):
-            self._heard_at = time.monotonic()
+            self._last_message_at = time.monotonic()
             try:
                 self._act(frame)
             except Problem as problem:
@@ -185,7 +185,7 @@ class _Session:
             await self._send_problem(output.problem, context)
 
     async def _send_audio(self, context: _Context, data: bytes) -> None:
-        """alignment is null: the model does not tell when it speaks which letter."""
+        """alignment is null: the model does not report when it speaks which letter."""
         if data:
             audio = base64.b64encode(data).decode()
             message = {"audio": audio, "isFinal": None, "alignment": None, "normalizedAlignment": None}

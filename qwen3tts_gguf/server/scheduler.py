@@ -1,4 +1,4 @@
-"""Who speaks next, and who waits: turns on the engine's lanes, handed out on the event loop.
+"""Which request speaks next, and which wait: turns on the engine's lanes, handed out on the event loop.
 
     enter ──> queue (bounded; live first, then round robin by client) ──> turn: prepare, read ──> left, next one
 
@@ -203,7 +203,7 @@ class Scheduler:
     def enter(self, *, client: str, live: bool) -> Turn:
         """A place in the queue, at once. Leave it by leaving the turn's block, which must be entered.
 
-        client: whoever the request is from, a key or an address; clients take turns, and one that others wait beside
+        client: who sent the request, a key or an address; clients take turns, and one that is not alone in the queue
         gets at most half of the queue. live: somebody listens while it is made. Raises Problem (429, 503).
         """
         if self.is_stopping:

@@ -85,7 +85,7 @@ class Reader:
         if len(text.encode("utf-8", "surrogatepass")) > MOST_TEXT:
             raise Problem(400, "input_too_long", f"one message has at most {MOST_TEXT >> 10} KiB of text", param="text")
         if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise Problem(400, "invalid_value", "the text holds unpaired surrogates", param="text")
+            raise Problem(400, "invalid_value", "the text contains unpaired surrogates", param="text")
         return Text(text)
 
     def _config(self, message: dict[str, Any]) -> Config:

@@ -44,7 +44,7 @@ class _Session:
         self._conversation = Conversation(services, _WIRE, client_of(socket.scope), fields, self._send)
         self._encoder: Encoder | None = None
         self._n_bytes = 0
-        self._heard_at = time.monotonic()
+        self._last_message_at = time.monotonic()
 
     async def serve(self) -> None:
         await served_by(self._socket, self._receive(), self._speak(), self._watch())
@@ -52,7 +52,7 @@ class _Session:
     async def _receive(self) -> int:
         n_problems = 0
         async for frame in frames_of(self._socket):
-            self._heard_at = time.monotonic()
+            self._last_message_at = time.monotonic()
             try:
                 self._act(frame)
             except Problem as problem:
@@ -84,10 +84,10 @@ class _Session:
     async def _watch(self) -> int:
         def seconds_left() -> float:
             if not self._reader.is_configured:
-                return self._heard_at + _CONFIG_SECONDS - time.monotonic()
+                return self._last_message_at + _CONFIG_SECONDS - time.monotonic()
             if not self._conversation.is_idle:
                 return _IDLE_SECONDS
-            return self._heard_at + _IDLE_SECONDS - time.monotonic()
+            return self._last_message_at + _IDLE_SECONDS - time.monotonic()
 
         await closed_when_idle(seconds_left)
         await self._send_problem(Problem(408, "timeout", "no message came for too long"))

@@ -50,7 +50,8 @@ def router(services: Services) -> APIRouter:
         """Save the voice of a clip: multipart (`name`, `audio_sample`, `consent`, `ref_text`, `language`, `overwrite`)
         or the same as JSON with the clip in base64.
 
-        `consent` is any text that says the speaker agreed. With `ref_text`, the words of the clip, it sounds closer.
+        `consent` is any text that says the speaker agreed. With `ref_text`, the words of the clip, the voice comes
+        closer to it.
         """
         _require_uploads(services)
         fields, clip = await _upload(request, services.settings.max_clip)

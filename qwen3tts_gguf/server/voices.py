@@ -1,8 +1,8 @@
 """Names to voices: what a request calls a voice, found among aliases, saved, shipped and preset ones.
 
 The order: `--alias`, saved voices, the model's own (shipped ones of a Base model, presets of a CustomVoice model), then
-OpenAI's thirteen names, which always mean somebody. A name is never a path: saved voices are looked up in the folder's
-list of names.
+OpenAI's thirteen names, which always mean some voice. A name is never a path: saved voices are looked up in the
+folder's list of names.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Voices:
         """The voice of that name, following the instructions -> it, and whether the instructions are followed.
 
         None and "default" are the default voice. A model that cannot follow instructions speaks without them, because
-        many clients always send some. Raises Problem (400) for a name nobody has; VoiceError.
+        many clients always send some. Raises Problem (400) for an unknown name; VoiceError.
         """
         voice = self._named(tts, name)
         if not instructions:

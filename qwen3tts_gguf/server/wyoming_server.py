@@ -86,11 +86,11 @@ class _Connection:
         fields = parse_fields({"input": ".", "response_format": "pcm"}, services.settings)
         self._conversation = Conversation(services, _WIRE, str(peer[0]) if peer else "", fields, self._send)
         self._order = Order()
-        self._begun: _Text | None = None
+        self._started: _Text | None = None
         self._texts: dict[int, _Text] = {}
         self._pcm = encoder("pcm", whole=False)
         self._written = asyncio.Lock()
-        self._heard_at = time.monotonic()
+        self._last_message_at = time.monotonic()
 
     async def serve(self) -> None:
         tasks = [asyncio.ensure_future(task) for task in (self._receive(), self._conversation.run(), self._watch())]
@@ -112,7 +112,7 @@ class _Connection:
 
     async def _receive(self) -> None:
         while (event := await read_event(self._reader)) is not None:
-            self._heard_at = time.monotonic()
+            self._last_message_at = time.monotonic()
             for step in self._order.steps(event):
                 await self._take(step)
 
@@ -125,26 +125,26 @@ class _Connection:
             wanted = {"voice": step.voice, "language": step.language, "response_format": "pcm", "input": "."}
             given = {name: value for name, value in wanted.items() if value is not None}
             self._conversation.fields = parse_fields(given, self._services.settings)
-            self._begun = _Text(step.streams)
+            self._started = _Text(step.streams)
         elif isinstance(step, Piece):
             self._feed(step.text)
-        elif self._begun is None:
+        elif self._started is None:
             self._conversation.flush()
-        elif self._begun.streams:  # nothing came
-            self._begun = None
+        elif self._started.streams:  # nothing came
+            self._started = None
             await self._write(SynthesizeStopped())
         else:
             raise Problem(400, "nothing_to_speak", "there is no text to speak")
 
     def _feed(self, text: str) -> None:
         index = self._conversation.feed(text)
-        if index is not None and self._begun is not None:
-            self._texts[index] = self._begun
-            self._begun = None
+        if index is not None and self._started is not None:
+            self._texts[index] = self._started
+            self._started = None
 
     async def _watch(self) -> None:
-        while not self._conversation.is_idle or time.monotonic() < self._heard_at + _IDLE_SECONDS:
-            await asyncio.sleep(max(1.0, self._heard_at + _IDLE_SECONDS - time.monotonic()))
+        while not self._conversation.is_idle or time.monotonic() < self._last_message_at + _IDLE_SECONDS:
+            await asyncio.sleep(max(1.0, self._last_message_at + _IDLE_SECONDS - time.monotonic()))
 
     # -- what goes out -------------------------------------------------------------------------------------------------
 

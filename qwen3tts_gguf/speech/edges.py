@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EdgeTrimmer"]
+__all__ = ["EdgeTrimmer", "trimmed"]
 
 Samples = NDArray[np.float32]
 
@@ -30,7 +30,7 @@ class EdgeTrimmer:
     def __init__(self) -> None:
         self._held = np.zeros(0, np.float32)
         self._loudest = 0.0
-        self._has_begun = False
+        self._has_started = False
 
     def feed(self, samples: Samples) -> Samples:
         """samples [n] in [-1, 1] at 24 kHz -> those that can be handed on by now [m]"""
@@ -42,8 +42,8 @@ class EdgeTrimmer:
             return np.zeros(0, np.float32)
         self._loudest = float(loudest[-1])
         start = 0
-        if not self._has_begun:
-            self._has_begun = True
+        if not self._has_started:
+            self._has_started = True
             start = max(0, int(loud[0]) * _BLOCK - _BEFORE)
             self._held[start : start + _BLOCK] *= _FADE
         stop = max(start, int(loud[-1]) * _BLOCK)  # the last loud block stays for the fade
@@ -53,7 +53,13 @@ class EdgeTrimmer:
     def end(self) -> Samples:
         """What is left: the last of the sound and as much of the silence after it as stays."""
         rest, self._held = self._held, np.zeros(0, np.float32)
-        if self._has_begun:
+        if self._has_started:
             rest = rest[: _BLOCK + _AFTER].copy()
             rest[-_BLOCK:] *= _FADE[::-1]
         return rest
+
+
+def trimmed(samples: Samples) -> Samples:
+    """A whole passage, trimmed at once."""
+    trimmer = EdgeTrimmer()
+    return np.concatenate([trimmer.feed(samples), trimmer.end()])

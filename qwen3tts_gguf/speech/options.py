@@ -31,7 +31,7 @@ class SpeechOptions:
     retries: int = 2
     """How often `TTS.speak` retries with a new seed, made from the last one, when the model does not end the speech."""
     layout: Layout = "whole"
-    """"whole" gives the talker all text first, "stepwise" a token a frame."""
+    """"whole" gives the talker all text first, "stepwise" a token per frame."""
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None

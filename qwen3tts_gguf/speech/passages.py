@@ -1,6 +1,6 @@
 """A text of any length as passages, each short enough to be spoken well.
 
-    text ──blank lines──> paragraphs ──sentencex, mended──> sentences ──packed──> passages
+    text ──blank lines──> paragraphs ──sentencex, joined──> sentences ──packed──> passages
 
 A passage is whole sentences of one paragraph, up to `MOST_LETTERS`. The first one is short, so that its sound comes
 early. A sentence that is longer is cut at a comma, else between words. Text that is still arriving goes through a
@@ -103,17 +103,17 @@ class Splitter:
         if is_end:
             yield from self._closed(text[start:])
             return
-        text, begun = _without_begun_word(text[start:])
+        text, last_word = _without_last_word(text[start:])
         if units := self._units(text):
             n_ready = _n_ready(units, self._most)
-            self._rest = "".join(units[n_ready:]) + begun
+            self._rest = "".join(units[n_ready:]) + last_word
             for unit in units[:n_ready]:
                 yield unit, "sentence"
             while self._split in ("auto", "sentence") and len(self._rest) > 2 * self._most:
                 head, self._rest = _cut(self._rest, self._most)
                 yield head, "clause"
         else:
-            self._rest = begun
+            self._rest = last_word
 
     def _closed(self, paragraph: str) -> Iterator[tuple[str, Boundary]]:
         """All units of a paragraph that is complete."""
@@ -184,17 +184,17 @@ _HIRAGANA = re.compile(r"[\u3041-\u309f]")
 
 def _sentences(paragraph: str, language: str, most: int) -> list[str]:
     """A paragraph's sentences, with the spaces after them: joined, they are the paragraph."""
-    mended: list[str] = []
+    joined: list[str] = []
     n_open = 0
     for sentence in _segments(paragraph, language):
-        is_open = mended and not _is_long(mended[-1], most) and (n_open > 0 or _go_together(mended[-1], sentence))
+        is_open = joined and not _is_long(joined[-1], most) and (n_open > 0 or _belong_together(joined[-1], sentence))
         if is_open:
-            mended[-1] += sentence
+            joined[-1] += sentence
         else:
-            mended.append(sentence)
+            joined.append(sentence)
             n_open = 0
         n_open += sum(_BRACKETS.get(letter, 0) for letter in sentence)
-    return mended
+    return joined
 
 
 def _segments(paragraph: str, language: str) -> Iterator[str]:
@@ -209,7 +209,7 @@ def _segments(paragraph: str, language: str) -> Iterator[str]:
         yield from found
 
 
-def _go_together(before: str, after: str) -> bool:
+def _belong_together(before: str, after: str) -> bool:
     """Whether two of sentencex's sentences are one."""
     if not _is_spoken(before) or not _is_spoken(after):
         return True
@@ -223,7 +223,7 @@ def _is_long(text: str, most: int) -> bool:
     return n_letters(text[: most + 1]) > most
 
 
-def _without_begun_word(text: str) -> tuple[str, str]:
+def _without_last_word(text: str) -> tuple[str, str]:
     """A text that goes on -> the same up to its last word, and that word, which may be an opening quotation mark."""
     end = len(text) - 1
     while end > max(0, len(text) - _WORD_LETTERS) and not text[end - 1].isspace():

@@ -7,7 +7,7 @@
     start       tts_bos     + codec pad
     then one of two layouts:
       whole     text and tts_eos, each + codec pad;  tts_pad + codec bos        (official non_streaming_mode)
-      stepwise  first text row + codec bos; the others and tts_eos one a frame  (official default for cloning)
+      stepwise  first text row + codec bos; the others and tts_eos one per frame  (official default for cloning)
 
 Each row of tags, speaker and start is a sum of a text-side and a codec-side embedding. In-context cloning puts the
 reference's text before the text, and the summed embeddings of its codes after codec bos.

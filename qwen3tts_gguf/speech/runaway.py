@@ -75,10 +75,10 @@ class SpeechWatch:
             return None
         if max(self._levels) < max(_SILENT, _SILENT_TO_LOUDEST * self._loudest):
             return "silence that does not end"
-        if self._goes_round():
+        if self._is_loop():
             return "codes that repeat in a loop"
         return None
 
-    def _goes_round(self) -> bool:
+    def _is_loop(self) -> bool:
         codes = np.array(self._codes)
         return any((codes[n:] == codes[:-n]).mean() >= _REPEATED for n in range(1, _LONGEST_ROUND + 1))

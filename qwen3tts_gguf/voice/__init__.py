@@ -1,1 +1,1 @@
-"""Who speaks: voices, their files, and what a model can do with them."""
+"""Voices, their files, and what a model can do with them."""

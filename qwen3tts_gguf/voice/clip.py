@@ -24,7 +24,7 @@ __all__ = [
 REFERENCE_PAD_SECONDS = 0.5
 """Silence after the clip in its codes, without which its last sound runs into the speech (faster-qwen3-tts PR 9)."""
 MAX_REFERENCE_SECONDS = 30.0
-"""More reference does not sound closer, and all of it goes through the talker before the first sound."""
+"""More reference does not bring the voice closer, and all of it goes through the talker before the first sound."""
 SILENCE = 1e-4
 _GOOD_LENGTH = "a clip of 3 to 15 s of one speaker sounds better"
 
@@ -122,7 +122,7 @@ def rate_notes(rate_hz: int) -> tuple[Note, ...]:
     """Of a clip's own sample rate."""
     if rate_hz >= _MIN_RATE_HZ:
         return ()
-    message = f"the reference has {rate_hz} samples a second, and so no sound above {rate_hz / 2000:g} kHz"
+    message = f"the reference has {rate_hz} samples per second, and so no sound above {rate_hz / 2000:g} kHz"
     return (Note(message, "with a clip of 16 kHz or more the voice comes closer"),)
 
 

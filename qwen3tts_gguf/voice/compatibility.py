@@ -4,7 +4,7 @@
     CustomVoice   one of its presets; instructions too, but the 0.6B was not trained to follow them
     VoiceDesign   a description
 
-Whatever does not fit is an OptionError that names what this model can do instead; nothing asked for is ignored.
+Whatever does not fit is an OptionError that names what this model can do instead; no request is ignored.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ResolvedVoice:
 
 
 class Compatibility:
-    """What one model can be asked for."""
+    """What one model can do."""
 
     def __init__(self, files: ModelFiles, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary

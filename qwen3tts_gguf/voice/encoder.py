@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import sample_problem
-from ..errors import AudioError, OptionError
+from ..errors import AudioError, DeviceError, OptionError
 from ..ggml.device import Backend
+from ..ggml.devices import CPU, Device
 from ..ggml.types import GgmlType
 from ..model.files import MmprojFile
 from ..model.schema import SAMPLE_RATE_HZ
@@ -41,12 +42,16 @@ class VoiceEncoder:
     """The nets that encode reference clips, loaded when first used: speaking with a saved voice never loads them.
 
     Usable from any thread; callers wait for each other. Each call computes on a thread that ends with it, and takes its
-    team of OpenMP threads with it: a team left idle slows all others down (engine/codec_stage.py). Nothing else may
-    compute on `backend`.
+    team of OpenMP threads with it: a team left idle slows all others down (engine/codec_stage.py).
+
+    device: where they compute, from the first clip on that it lacks an operation or the memory for: the CPU.
     """
 
-    def __init__(self, model: MmprojFile, backend: Backend) -> None:
-        self._model, self._backend = model, backend
+    def __init__(self, model: MmprojFile, n_threads: int, device: Device = CPU) -> None:
+        self._model, self._n_threads = model, n_threads
+        self._backend = Backend(n_threads, device=device)
+        self.placed = device.name
+        """The device that computes, and why it is the CPU if it was to be another."""
         self._speaker_encoder: SpeakerEncoder | None = None
         self._codec_encoder: CodecEncoder | None = None
         self._turn = threading.Lock()
@@ -100,6 +105,12 @@ class VoiceEncoder:
 
     def _computed(self, function: Callable[[NDArray[np.float32]], Result], values: NDArray[np.float32]) -> Result:
         with self._turn, ThreadPoolExecutor(1, "qwen3tts-voice") as thread:
+            try:
+                return thread.submit(function, values).result()
+            except DeviceError as error:
+                self.placed = f"{CPU.name} ({error.message})"
+            self._speaker_encoder = self._codec_encoder = None
+            self._backend = Backend(self._n_threads)
             return thread.submit(function, values).result()
 
     def _encode_codes(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:

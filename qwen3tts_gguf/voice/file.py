@@ -93,7 +93,7 @@ def _problem(arrays: dict[str, NDArray[Any]], texts: Any) -> str | None:
 
 
 def _is_text(value: Any) -> bool:
-    """A string that can be written out again: JSON may hold halves of surrogate pairs."""
+    """A string that can be written out again: JSON may contain halves of surrogate pairs."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 

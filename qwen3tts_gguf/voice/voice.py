@@ -1,7 +1,7 @@
-"""A voice: who speaks. What of a reference clip the talker needs, a shipped voice's name, a preset, or a description.
+"""A voice to speak in. What of a reference clip the talker needs, a shipped voice's name, a preset, or a description.
 
 A clip gives up to two things. Its speaker vector identifies the speaker; it fits models of one size. Its codes, with
-the words spoken in it, let the talker continue as that speaker (in-context cloning), which sounds closer; they fit
+the words spoken in it, let the talker continue as that speaker (in-context cloning), which comes closer; they fit
 every model with the same codec. `VoiceEncoder` makes both, and is the only one that needs the encoders.
 """
 
@@ -37,7 +37,7 @@ class _HasVoiceEncoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Voice:
-    """Who speaks. Made by `shipped`, `from_audio`, `preset` or `design`; `VoiceStore` saves it under a name.
+    """A voice to speak in. Made by `shipped`, `from_audio`, `preset` or `design`; `VoiceStore` saves it under a name.
 
     `Voice()` lets a Base model choose a voice itself, a different one for each speech.
     """

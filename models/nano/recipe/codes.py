@@ -3,7 +3,7 @@
 A frame is a patch of 8 x 80 log-mel values (10 ms each). All patches -> their first 64 principal components, in one
 common scale, so that distances stay those of the log-mel patch. Codebooks 1 to 15 quantize that vector, one residual
 after the other. Codebook 0 quantizes a linear image of it in which the same place in the same word lies close together
-in all ten voices (linear discriminant analysis): what is said, without who says it. k-means everywhere.
+in all ten voices (linear discriminant analysis): the words, without the speaker. k-means everywhere.
 
     $WORK/codes.npy    [frames, 16] int16
     $WORK/latents.npy  [frames, 64] float16, what the encoder learns
@@ -49,7 +49,7 @@ def _classes(items: list[dict]) -> list[str]:
 
 
 def _discriminants(x: Tensor, names: list[str]) -> Tensor:
-    """[64, 64]: x @ result tells places in words apart, best direction first, one within-class deviation a unit."""
+    """[64, 64]: x @ result tells places in words apart, best direction first, one within-class deviation per unit."""
     counts = Counter(names)
     known = {n: i for i, n in enumerate(n for n, c in counts.items() if n and c >= _LEAST_CLASS)}
     of = torch.tensor([known.get(n, -1) for n in names])

@@ -4,7 +4,7 @@
     $WORK/items.json  per utterance: text, voice, held out or not, first sample, samples, [word, frames] ...
 
 Words that begin on frames are what lets so small a talker learn so fast: a word in a voice becomes nearly one string
-of codes instead of one for every place in the frame at which it may begin. espeak-ng tells when its words begin; each
+of codes instead of one for every place in the frame at which it may begin. espeak-ng reports when its words begin; each
 is stretched to the nearest whole number of frames by overlapping and adding similar waveforms (WSOLA, Verhelst 1993).
 """
 
@@ -44,7 +44,7 @@ _TAIL_FRAMES = 1
 
 
 def is_held_out(text: str) -> bool:
-    """Nobody trains on these words in this order, however they are written."""
+    """These words in this order are not in the training, however they are written."""
     return zlib.crc32(" ".join(words(text)).encode()) % HELD_OUT_SHARE == 0
 
 

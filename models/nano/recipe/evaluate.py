@@ -2,7 +2,7 @@
 
     python models/nano/recipe/evaluate.py models/nano/*.gguf --json figures.json
 
-Runs on the product itself, beside pocketsphinx; needs neither PyTorch nor the corpus.
+Runs on the product itself, with pocketsphinx; needs neither PyTorch nor the corpus.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, help="the first so many; default: all")
     parser.add_argument("--modes", default="x-vector,in-context")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--keep", type=Path, help="a folder for the speech; also prints what was heard")
+    parser.add_argument("--keep", type=Path, help="a folder for the speech; also prints what was recognised")
     arguments = parser.parse_args()
     figures = []
     for path in (p for p in arguments.models if not p.name.startswith("mmproj-")):

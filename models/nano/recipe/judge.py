@@ -1,6 +1,6 @@
 """Who speaks? A judge that shares nothing with the model: the long-term spectrum, and a linear discriminant.
 
-Fitted once on espeak-ng's own speech (publish.py); its few numbers lie beside the model in judge.npz.
+Fitted once on espeak-ng's own speech (publish.py); its few numbers are stored with the model in judge.npz.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Writes what ships beside the two GGUF files: reference clips, held-out sentences, the judge of voices.
+"""Writes what ships with the two GGUF files: reference clips, held-out sentences, the judge of voices.
 
 voices/NAME.flac, NAME.txt   one clip a voice, of the corpus' own speech
 voices/voices.json           the table of them, which makes them the model's shipped voices; the first is its default
-held_out.json                sentences nobody trained on, each with a voice and how long espeak-ng takes over it
+held_out.json                sentences outside the training, each with a voice and how long espeak-ng takes for it
 judge.npz                    see judge.py
 words.txt                    all words it is trained on
 """

@@ -2,7 +2,7 @@
 
     python models/nano/recipe/quality.py CHECKPOINT --out build/quality
 
-Writes figures.json, a table in Markdown, and docs/quality.png. Runs on the product, beside pocketsphinx and
+Writes figures.json, a table in Markdown, and docs/quality.png. Runs on the product, with pocketsphinx and
 matplotlib.
 """
 

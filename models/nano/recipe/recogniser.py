@@ -1,4 +1,4 @@
-"""An offline judge of what was said: pocketsphinx, which hears nothing but the templates' sentences."""
+"""An offline judge of the words: pocketsphinx, which recognises nothing but the templates' sentences."""
 
 from __future__ import annotations
 

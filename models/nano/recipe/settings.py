@@ -32,7 +32,7 @@ LOUDNESS = 0.08  # root mean square of an utterance
 
 # Corpus
 UTTERANCES = 20_000
-HELD_OUT = 240  # sentences nobody trains on
+HELD_OUT = 240  # sentences that are not in the training
 HELD_OUT_SHARE = 8  # one sentence in so many is set aside by its checksum
 SENTENCE_SHARE, SHORT_SHARE = 0.45, 0.3  # templates, strings of 1 to 3 words; the rest strings of 3 to 7 words
 
@@ -62,7 +62,7 @@ TALKER = dict(learning_rate=3e-3, batch=32, minutes=54)
 BETAS, WEIGHT_DECAY = (0.9, 0.98), 0.02
 LEAST_CODE_WEIGHT = 0.2  # codes 1 to 15 weigh 1, 0.9, 0.8 ... down to here: the late ones are nearly noise
 CODE_NOISE = 0.04  # of single codes of the history
-SHORT_CROP, LONG_CROP, LONG_CROP_SHARE = (60, 160), (200, 320), 0.25  # mel frames the speaker encoder hears
+SHORT_CROP, LONG_CROP, LONG_CROP_SHARE = (60, 160), (200, 320), 0.25  # mel frames that the speaker encoder gets
 SPEAKER_WEIGHT = 0.1  # of telling the ten voices apart by their vectors
 PREDICTED_SHARE = 0.25  # of the frames go through the predictor
 NOISE_SHARE, NOISE_MOST = 0.7, 0.5  # utterances with a disturbed history, and the most of it that is disturbed

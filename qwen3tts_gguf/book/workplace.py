@@ -1,0 +1,145 @@
+"""The hidden folder of a book: its lock, the list of finished chapters, and the passages spoken so far.
+
+    .NAME.qwen3tts/   lock   finished.json   passages/KEY/*.npz (codes)   chapters/KEY.flac (of an .m4b only)
+
+Every file appears whole and is on disk before it is relied on, so that a stop at any moment, or a power failure, loses
+no more than the passages that were being spoken. Codes take 0.4 kB per second of speech, so they are kept: when a
+chapter changes, the passages that stay the same are decoded again and not spoken again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ..errors import AudioError, UsageError
+from ..speech.script import Line
+from ..speech.spoken import Take
+from ..whole_file import whole_file
+
+__all__ = ["Finished", "Passages", "Workplace", "synced"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A chapter that was made."""
+
+    file: str
+    """Its name."""
+    n_bytes: int
+    n_samples: int
+    cues: list[tuple[float, float, str]]
+    """Of subtitles: start and stop in seconds, and words."""
+    tags: str
+    """Digest of the tags it has."""
+
+
+class Workplace:
+    """folder: it is made when work on the book starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.chapters = folder / "chapters"
+        self._passages = folder / "passages"
+        self._list = folder / "finished.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While a book is made. Raises UsageError if another process makes it, AudioError if nothing can be written."""
+        try:
+            for folder in (self._passages, self.chapters):
+                folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / "lock").open("ab")
+        except OSError as error:
+            raise AudioError(f"{self.folder}: cannot be written ({error.strerror})") from None
+        with lock:
+            try:
+                _lock(lock.fileno())
+            except OSError:
+                raise UsageError(f"{self.folder.parent}: another process is making this book") from None
+            for stopped in self.folder.rglob(".*.part"):  # what a killed process was writing
+                stopped.unlink(missing_ok=True)
+            yield
+
+    def finished(self) -> dict[str, Finished]:
+        """Chapters by key; none if the list is missing or damaged."""
+        try:
+            found = json.loads(self._list.read_text("utf-8"))
+            return {key: Finished(**values) for key, values in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def save_finished(self, finished: dict[str, Finished]) -> None:
+        text = json.dumps({key: asdict(each) for key, each in finished.items()}, ensure_ascii=False, indent=1)
+        with whole_file(self._list) as unfinished:
+            unfinished.write_text(text, "utf-8")
+            synced(unfinished)
+
+    def passages_of(self, key: str) -> Passages:
+        """key: stands for a model, a voice and options."""
+        folder = self._passages / key
+        folder.mkdir(exist_ok=True)
+        return Passages(folder)
+
+    def remove_passages_but(self, key: str) -> None:
+        """Those of another model, voice or other options are not needed any more."""
+        for folder in self._passages.iterdir():
+            if folder.name != key:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_chapters(self) -> None:
+        """Those of a finished .m4b are large, and can be decoded again."""
+        shutil.rmtree(self.chapters, ignore_errors=True)
+
+
+class Passages:
+    """`PassageStore` in a folder that holds those of one model, voice and set of options."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, line: Line) -> Take | None:
+        """None if it is not there, or damaged by a power failure."""
+        try:
+            with np.load(self._path(line), allow_pickle=False) as arrays:
+                return Take(arrays["codes"], int(arrays["seed"]))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
+
+    def save(self, line: Line, take: Take) -> None:
+        with whole_file(self._path(line)) as unfinished:
+            with unfinished.open("wb") as file:
+                np.savez(file, codes=take.codes, seed=np.int64(take.seed))
+            synced(unfinished)
+
+    def _path(self, line: Line) -> Path:
+        words = json.dumps([line.text, line.seed])
+        return self._folder / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.npz"
+
+
+def synced(path: Path) -> None:
+    """Wait until a file is on disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
