@@ -1,11 +1,8 @@
 """The command line: the only place that prints, exits, or reads the environment.
 
     __init__  the app, and how errors end it        console  what the commands share
-<<<<<<< HEAD
-    converting  speaking  batching  serving  voices  codec  inspecting  benching  verifying  the commands
-=======
-    converting  speaking  books  serving  voices  codec  inspecting  devices  benching  verifying  the commands
->>>>>>> main
+    converting  speaking  books  batching  serving  voices  codec       the commands
+    inspecting  devices  benching  verifying                            the commands
     voice_options  expanded  text_argument          what several commands take
     speech_output  reporting                        what they write
     wording                                         the library's parameters as flags
@@ -30,11 +27,19 @@ import typer
 
 from ..engine.threads import SPIN_COUNT
 from ..errors import Error, NoEndOfSpeech
-<<<<<<< HEAD
-from . import batching, benching, codec, converting, inspecting, serving, speaking, verifying, voices
-=======
-from . import benching, books, codec, converting, devices, inspecting, serving, speaking, verifying, voices
->>>>>>> main
+from . import (
+    batching,
+    benching,
+    books,
+    codec,
+    converting,
+    devices,
+    inspecting,
+    serving,
+    speaking,
+    verifying,
+    voices,
+)
 from .console import printable, stderr, stdout
 from .panels import App, paragraphs
 from .text_argument import DASH_HINT, QUOTES_HINT, TextCommand, UsageError

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..errors import OptionError
-from .panels import flag, value
+from .panels import OUTPUT, TABLE, WORK, flag, value
 
 __all__ = ["ClusterOptions", "DataSet", "RowOptions", "RunOptions", "shards_of"]
 
-_TABLE, _DATA_SET, _RUN = "Table", "Data set", "Run"
-
 
 def _column(help: str, *names: str) -> Any:
-    return value("COLUMN", _TABLE, help, *names)
+    return value("COLUMN", TABLE, help, *names)
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class RowOptions:
     instruct_column: Annotated[
         str | None, _column("Column with the instruction, or with the description of the voice.")
     ] = None
-    voice: Annotated[str | None, value("VOICE", _TABLE, "Voice of rows that name none, a name or a clip.")] = None
-    instruct: Annotated[str | None, value("TEXT", _TABLE, "Instruction of rows that have none.")] = None
+    voice: Annotated[str | None, value("VOICE", TABLE, "Voice of rows that name none, a name or a clip.")] = None
+    instruct: Annotated[str | None, value("TEXT", TABLE, "Instruction of rows that have none.")] = None
 
 
 class AudioFormat(str, Enum):
@@ -66,19 +64,19 @@ class OnError(str, Enum):
 class DataSet:
     """What is written."""
 
-    format: Annotated[AudioFormat, value("NAME", _DATA_SET, "Format of the audio.")] = AudioFormat.FLAC
+    format: Annotated[AudioFormat, value("NAME", OUTPUT, "Format of the audio.")] = AudioFormat.FLAC
     container: Annotated[
         Container,
         value(
-            "NAME", _DATA_SET,
+            "NAME", OUTPUT,
             "Single files with a manifest, parquet for Hugging Face datasets, or tar files for WebDataset.", "--as",
         ),
     ] = Container.FILES  # fmt: skip
-    shard_rows: Annotated[int, value("N", _DATA_SET, "Rows per part of the data set.", min=1)] = 1000
+    shard_rows: Annotated[int, value("N", OUTPUT, "Rows per part of the data set.", min=1)] = 1000
     on_error: Annotated[
         OnError,
         value(
-            "NAME", _DATA_SET, "What becomes of a failed row: it is kept with its error and no audio, or dropped, or "
+            "NAME", OUTPUT, "What becomes of a failed row: it is kept with its error and no audio, or dropped, or "
             "the work stops there.",
         ),
     ] = OnError.KEEP  # fmt: skip
@@ -88,19 +86,19 @@ class DataSet:
 class RunOptions:
     """What is done now."""
 
-    lanes: Annotated[str, value("N", _RUN, "Rows spoken at once; auto: as many as pay off on this CPU.")] = "auto"
+    lanes: Annotated[str, value("N", WORK, "Rows spoken at once; auto: as many as pay off on this CPU.")] = "auto"
     shards: Annotated[
-        str | None, value("K/N", _RUN, "Make only every N-th shard, from the K-th on: for process K of N.")
+        str | None, value("K/N", WORK, "Make only every N-th shard, from the K-th on: for process K of N.")
     ] = None
-    retry_failed: Annotated[bool, flag(_RUN, "Make failed rows again, with other seeds.", "--retry-failed")] = False
-    restart: Annotated[bool, flag(_RUN, "Delete what the folder has of an earlier batch.", "--restart")] = False
+    retry_failed: Annotated[bool, flag(WORK, "Make failed rows again, with other seeds.", "--retry-failed")] = False
+    restart: Annotated[bool, flag(WORK, "Delete what the folder has of an earlier batch.", "--restart")] = False
     estimate: Annotated[
-        bool, flag(_RUN, "Speak a few rows, print what all will take, and write nothing.", "--estimate")
+        bool, flag(WORK, "Speak a few rows, print what all will take, and write nothing.", "--estimate")
     ] = False
     status: Annotated[
-        str | None, value("FOLDER", _RUN, "Print how far the batch in that folder is; needs no table.")
+        str | None, value("FOLDER", WORK, "Print how far the batch in that folder is; needs no table.")
     ] = None
-    plot: Annotated[Path | None, value("FILE", _RUN, "With --status: a picture of the durations, .png or .svg.")] = None
+    plot: Annotated[Path | None, value("FILE", WORK, "With --status: a picture of the durations, .png or .svg.")] = None
 
 
 @dataclass(frozen=True)
@@ -110,14 +108,14 @@ class ClusterOptions:
     ray: Annotated[
         str | None,
         value(
-            "ADDRESS", _RUN, "Use the Ray cluster at that address; auto: the one this machine is in; local: a new one "
+            "ADDRESS", WORK, "Use the Ray cluster at that address; auto: the one this machine is in; local: a new one "
             "on this machine.",
         ),
     ] = None  # fmt: skip
     workers: Annotated[
         int | None,
         value(
-            "N", _RUN, "Ray workers, each with its own model on --threads processors (2). Default: as many as fit.",
+            "N", WORK, "Ray workers, each with its own model on --threads processors (2). Default: as many as fit.",
             min=1,
         ),
     ] = None  # fmt: skip

@@ -20,17 +20,11 @@ FLAGS = {
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
-<<<<<<< HEAD
-            "codec_type", "format", "greedy", "id", "instruct", "instruct_column", "language", "language_column",
-            "layout", "max_frames", "mmproj", "name", "on_error", "output", "pause", "repetition_penalty", "restart",
-            "retries", "seed", "shard_rows", "speed", "split", "sub_repetition_penalty", "sub_temperature",
-            "sub_top_k", "sub_top_p", "temperature", "text", "top_k", "top_p", "type", "voice", "voice_column",
-=======
-            "codec_type", "device", "encoding", "format", "greedy", "language", "layout", "max_frames", "mmproj",
-            "name", "pause", "repetition_penalty", "retries", "seed", "speed", "split",
+            "codec_type", "device", "encoding", "format", "greedy", "id", "instruct", "instruct_column", "language",
+            "language_column", "layout", "max_frames", "mmproj", "name", "on_error", "output", "pause",
+            "repetition_penalty", "restart", "retries", "seed", "shard_rows", "speed", "split",
             "sub_repetition_penalty", "sub_temperature", "sub_top_k", "sub_top_p",
-            "temperature", "top_k", "top_p", "type",
->>>>>>> main
+            "temperature", "text", "top_k", "top_p", "type", "voice", "voice_column",
         )
     },
 }  # fmt: skip
