@@ -73,7 +73,7 @@ class Speaker:
         except NoEndOfSpeech as error:  # of a passage
             return replace(spoken, attempts=None, error=f"NoEndOfSpeech: {error.message}")
         except _OF_A_ROW as error:
-            return replace(spoken, error=f"{type(error).__name__}: {error}")
+            return replace(spoken, error=f"{type(error).__name__}: {error.message}")
 
     def _default_name(self) -> str:
         voice = self._tts.default_voice

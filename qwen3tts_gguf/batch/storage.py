@@ -16,7 +16,7 @@ __all__ = ["WORK", "Folder", "is_url", "open_binary", "open_folder"]
 
 WORK = "work"
 """A folder for what is not finished; it goes when all is done, with what a killed process left."""
-_NEEDS_FSSPEC = "pip install 'qwen3tts-gguf[ray]', and fsspec's package for this kind of store"
+_NEEDS_FSSPEC = "pip install 'qwen3tts-gguf[batch]', and fsspec's package for this kind of store"
 
 
 class Folder(Protocol):

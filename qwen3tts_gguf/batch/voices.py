@@ -59,8 +59,7 @@ class VoiceBook:
         path = Path(name)
         if path.suffix or path.parent != Path():
             return self._clip(self._beside / path)
-        known = [*(self._store.names() if self._store else ()), *self._tts.shipped_voices]
-        raise VoiceError(f"no voice is named {name!r}", hint=f"there are {', '.join(known) or 'none yet'}")
+        raise VoiceError(f"no voice is named {name!r}")
 
     def _clip(self, clip: Path) -> Voice:
         if not clip.is_file():

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from ..errors import OptionError
 from .panels import OUTPUT, TABLE, WORK, flag, value
 
-__all__ = ["ClusterOptions", "DataSet", "RowOptions", "RunOptions", "shards_of"]
+__all__ = ["DataSet", "RowOptions", "RunOptions", "shards_of"]
 
 
 def _column(help: str, *names: str) -> Any:
@@ -99,26 +99,6 @@ class RunOptions:
         str | None, value("FOLDER", WORK, "Print how far the batch in that folder is; needs no table.")
     ] = None
     plot: Annotated[Path | None, value("FILE", WORK, "With --status: a picture of the durations, .png or .svg.")] = None
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """Workers on many machines."""
-
-    ray: Annotated[
-        str | None,
-        value(
-            "ADDRESS", WORK, "Use the Ray cluster at that address; auto: the one this machine is in; local: a new one "
-            "on this machine.",
-        ),
-    ] = None  # fmt: skip
-    workers: Annotated[
-        int | None,
-        value(
-            "N", WORK, "Ray workers, each with its own model on --threads processors (2). Default: as many as fit.",
-            min=1,
-        ),
-    ] = None  # fmt: skip
 
 
 def shards_of(text: str | None, n_shards: int) -> list[int]:

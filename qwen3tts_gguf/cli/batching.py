@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import OptionError
-from .batch_options import ClusterOptions, DataSet, RowOptions, RunOptions, shards_of
+from .batch_options import DataSet, RowOptions, RunOptions, shards_of
 from .batch_report import print_estimate, print_status
 from .console import (
     DEFAULT_MODELS,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["batch"]
 
 _EXIT_FAILED_ROWS = 5
-_RAY_THREADS = 2
 _COLUMNS = (
     TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     TextColumn("{task.fields[hours]:.2f} h of speech, {task.fields[failed]} failed"),
@@ -75,7 +74,6 @@ def batch(
     ] = None,
     retries: Annotated[int, value("N", SAMPLING, "New attempts of a row that does not end.", min=0)] = 2,
     run: RunOptions = RunOptions(),
-    cluster: ClusterOptions = ClusterOptions(),
     threads: ThreadsOption = None,
     json_file: JsonFileOption = None,
     quiet: QuietOption = False,
@@ -133,7 +131,7 @@ def batch(
             prepare_retry(project, shard)
     try:
         with progress(*_COLUMNS, quiet=quiet) as bar:
-            _work(project, shards, machine, cluster, bar)
+            _work(project, shards, machine, bar)
     except (KeyboardInterrupt, SystemExit):
         stderr.print("stopped: the same command goes on from here", soft_wrap=True)
         raise
@@ -186,7 +184,7 @@ def _project(machine: _Machine, job: Job, output: str, run: RunOptions, quiet: b
         return Project.start(output, job, machine.fingerprint(), lambda n_rows: bar.update(task, completed=n_rows))
 
 
-def _work(project: Project, shards: list[int], machine: _Machine, cluster: ClusterOptions, bar: Any) -> None:
+def _work(project: Project, shards: list[int], machine: _Machine, bar: Any) -> None:
     done = project.n_made(shards)
     n_rows = sum(project.plan.shard_size(shard, project.job) for shard in shards)
     task = bar.add_task("rows", total=n_rows, completed=done, hours=0.0, failed=project.n_failed(shards))
@@ -197,16 +195,6 @@ def _work(project: Project, shards: list[int], machine: _Machine, cluster: Clust
         spoken, failed = spoken + seconds, failed + n_failed
         bar.update(task, advance=rows, hours=spoken / 3600, failed=int(failed))
 
-    if cluster.ray is not None:
-        from ..batch.cluster import Worker, work_on_ray
-
-        worker = Worker(
-            model=str(machine.model), mmproj=str(machine.mmproj) if machine.mmproj else None,
-            n_threads=machine.n_threads or _RAY_THREADS, n_lanes=machine.n_lanes, voices=str(machine.voices),
-            amx=amx_setting(),
-        )  # fmt: skip
-        work_on_ray(project, shards, worker, cluster.ray, n_workers=cluster.workers, report=report)
-        return
     if all(map(project.is_done, shards)):
         project.finish()
         return
