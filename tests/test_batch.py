@@ -5,13 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import test_cli
+from batches import ROOT, made, manifest, table_of, write_csv
 
 from qwen3tts_gguf import TTS, OptionError, SpeechOptions, TableError
 from qwen3tts_gguf.batch import shard as shard_module
@@ -36,24 +33,6 @@ from qwen3tts_gguf.batch.voices import VoiceBook
 from qwen3tts_gguf.batch.work import RowFailed, work
 
 run = test_cli.run
-ROOT = Path(__file__).parents[1]
-SENTENCES = ("Seven.", "One.", "Nine.", "Seven three nine.", "Two.")
-VOICES = ("f1", "f2", "m1", "m3", "us", "klatt")
-BAD = {7: ("...", "f1"), 33: ("Seven.", "nobody"), 90: ("Seven.", "missing.wav")}
-N_ROWS = 120
-
-
-def table_of(n: int, bad: dict[int, tuple[str, str]] = BAD) -> list[dict[str, str]]:
-    rows = [bad.get(i, (SENTENCES[i % 5], VOICES[i % 6])) for i in range(n)]
-    return [{"key": f"row-{i}", "line": text, "who": voice} for i, (text, voice) in enumerate(rows)]
-
-
-def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +45,6 @@ def nano() -> Iterator[TTS]:
 def job(tmp_path: Path) -> Job:
     table = write_csv(tmp_path / "lines.csv", table_of(10, {3: ("...", "f1")}))
     return Job(str(table), text="line", id="key", voice_column="who", shard_rows=4)
-
-
-def made(tts: TTS, job: Job, place: Path, **more: Any) -> Project:
-    """A batch from its start to its end, in this process."""
-    project = Project.start(str(place), job, "a model")
-    speaker = Speaker(tts, job, VoiceBook(tts, project.folder, job.table, None))
-    work(project, speaker, range(project.n_shards), **more)
-    return project
-
-
-def manifest(place: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (place / "manifest.jsonl").read_text("utf-8").splitlines()]
-
-
-def samples_of(place: Path) -> dict[str, np.ndarray[Any, Any]]:
-    return {row["id"]: soundfile.read(place / row["audio"])[0] for row in manifest(place) if row["audio"]}
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -268,6 +231,21 @@ def test_failed_rows_alone_are_retried_with_other_seeds(
     assert len([*(tmp_path / "out/voices").iterdir()]) == 1
 
 
+def test_a_shard_that_another_process_works_on_is_not_retried(nano: TTS, job: Job, tmp_path: Path) -> None:
+    project = made(nano, job, tmp_path / "out")
+    lock = project.lock_shard(0)
+    assert lock is not None
+    with lock:
+        assert not prepare_retry(project, 0) and project.is_done(0)
+    assert prepare_retry(project, 0) and not project.is_done(0)
+
+
+def test_a_folder_that_another_process_has_just_begun_is_not_refused(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "out/work/unfinished").mkdir(parents=True)
+    (tmp_path / "out/voices").mkdir()
+    assert Project.start(str(tmp_path / "out"), job, "a model").n_shards == 3
+
+
 def test_a_job_that_stops_at_a_failed_row_goes_on_as_one_that_keeps_it(nano: TTS, job: Job, tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(RowFailed, match=r"row-3.*nothing to pronounce"):
@@ -368,92 +346,6 @@ def test_an_object_store_holds_the_same_data_set(nano: TTS, job: Job, tmp_path: 
     assert status(Project.open("memory://batch/out")).done == 10
     Project.delete("memory://batch/out")
     assert not project.folder.exists("job.json") and not project.folder.names("audio")
-
-
-# -- the command, killed and in company --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_csv(tmp_path_factory.mktemp("lines") / "lines.csv", table_of(N_ROWS))
-
-
-@pytest.fixture(scope="module")
-def unbroken(lines: Path, nano: TTS) -> Path:
-    job = Job(str(lines), text="line", id="key", voice_column="who", shard_rows=20)
-    made(nano, job, lines.parent / "unbroken")
-    return lines.parent / "unbroken"
-
-
-def started(lines: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
-    columns = ("--text", "line", "--id", "key", "--voice-column", "who", "--shard-rows", "20")
-    command = [sys.executable, "-m", "qwen3tts_gguf", "batch", str(lines), "-o", str(out), "--model", "nano"]
-    return subprocess.Popen([*command, *columns, *more], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
-
-
-def n_made(out: Path) -> int:
-    """Rows that are made, counted from outside."""
-    return len([*out.glob("audio/*/*.flac")])
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    while not condition() and process.poll() is None:
-        time.sleep(0.01)
-
-
-def require_as_unbroken(out: Path, unbroken: Path) -> None:
-    rows, expected = manifest(out), manifest(unbroken)
-    assert [row["id"] for row in rows] == [f"row-{i}" for i in range(N_ROWS)]
-    without_model = [{**row, "model": ""} for row in rows]
-    assert without_model == [{**row, "model": ""} for row in expected]
-    assert {int(row["id"][4:]) for row in rows if row["error"]} == {*BAD}
-    found, wanted = samples_of(out), samples_of(unbroken)
-    assert all(np.array_equal(found[id], wanted[id]) for id in wanted)
-    names = [path.name for path in out.rglob("*") if path.is_file()]
-    assert not [name for name in names if name.endswith(".part")]
-    assert len([name for name in names if name.endswith(".flac")]) == N_ROWS - len(BAD)
-
-
-def test_killed_five_times_nothing_is_lost_or_made_twice(lines: Path, unbroken: Path, tmp_path: Path) -> None:
-    draw, out = random.Random(5), tmp_path / "out"
-    for _ in range(5):
-        enough = n_made(out) + draw.randrange(1, 12)
-        process = started(lines, out)
-        wait_for(lambda: n_made(out) >= enough, process)  # noqa: B023
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    before = {path: path.stat().st_mtime_ns for path in out.glob("audio/*/*.flac")}
-    kept = {path for path in before if (out / "work" / path.parent.name).exists() or "0" in path.name}
-    process = started(lines, out)
-    error = process.communicate()[1].decode()
-    assert process.returncode == 5, error
-    assert f"{N_ROWS} rows done, 3 of them failed" in error
-    require_as_unbroken(out, unbroken)
-    again = [path for path in kept if path.stat().st_mtime_ns != before[path]]
-    assert len(again) <= 8  # those that were written when the last kill came
-
-
-def test_three_processes_share_a_folder(lines: Path, unbroken: Path, tmp_path: Path) -> None:
-    processes = [started(lines, tmp_path / "out", "--shards", f"{k}/3", "--threads", "1") for k in (1, 2, 3)]
-    errors = [process.communicate()[1].decode() for process in processes]
-    assert {process.returncode for process in processes} <= {0, 5}, errors  # by whether its own shards have bad rows
-    require_as_unbroken(tmp_path / "out", unbroken)
-
-
-def test_two_processes_without_shards_share_the_work_too(lines: Path, unbroken: Path, tmp_path: Path) -> None:
-    processes = [started(lines, tmp_path / "out", "--threads", "1") for _ in range(2)]
-    errors = [process.communicate()[1].decode() for process in processes]
-    assert {process.returncode for process in processes} == {5}, errors
-    require_as_unbroken(tmp_path / "out", unbroken)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_batch_says_how_to_go_on(number: signal.Signals, code: int, lines: Path, tmp_path: Path) -> None:
-    process = started(lines, tmp_path / "out")
-    wait_for(lambda: n_made(tmp_path / "out") > 2, process)
-    process.send_signal(number)
-    assert "the same command goes on" in process.communicate()[1].decode()
-    assert process.returncode == code
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from ..errors import OptionError
@@ -28,6 +29,7 @@ __all__ = ["COLUMNS", "Made", "Output", "make_output", "names_of"]
 COLUMNS = (
     "id", "text", "voice", "language", "seed", "audio", "sample_rate", "seconds", "ended", "attempts", "error", "model",
 )  # fmt: skip
+_ROW_GROUP = 100
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}  # of Windows
 
@@ -148,16 +150,20 @@ class _Parquet:
             self._folder.whole(self._part(shard)) as path,
             self._parquet.ParquetWriter(path, schema, write_page_index=True) as writer,
         ):
-            for name, (record, audio) in zip(names, made, strict=True):
-                sound = None if audio is None else {"bytes": audio, "path": f"{name}.{self._format}"}
-                row = {column: record.get(column) for column in COLUMNS} | {"audio": sound}
-                writer.write_batch(self._pyarrow.RecordBatch.from_pylist([row], schema=schema), row_group_size=100)
+            named = zip(names, made, strict=True)
+            while rows := [self._row(name, each) for name, each in islice(named, _ROW_GROUP)]:
+                writer.write_batch(self._pyarrow.RecordBatch.from_pylist(rows, schema=schema))
+
+    def _row(self, name: str, made: Made) -> dict[str, Any]:
+        record, audio = made
+        sound = None if audio is None else {"bytes": audio, "path": f"{name}.{self._format}"}
+        return {column: record.get(column) for column in COLUMNS} | {"audio": sound}
 
     def read(self, shard: int) -> Iterator[Made]:
         content = self._folder.read(self._part(shard))
         if content is None:
             return
-        for batch in self._parquet.ParquetFile(io.BytesIO(content)).iter_batches(100):
+        for batch in self._parquet.ParquetFile(io.BytesIO(content)).iter_batches(_ROW_GROUP):
             for record in batch.to_pylist():
                 audio = record.pop("audio")
                 yield record, None if audio is None else audio["bytes"]

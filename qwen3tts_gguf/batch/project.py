@@ -2,7 +2,7 @@
 
 OUT/job.json              the job, the plan and the model: made once, compared ever after
 OUT/work/00042/           rows that were made, until their shard is whole
-OUT/work/locks/00042      held by the process that works on the shard
+OUT/shards/locks/00042    held by the process that works on the shard; never deleted, or two processes could hold it
 OUT/shards/00042.json     a shard that is done: counts, failed rows, durations
 OUT/voices/               clips, encoded
 """
@@ -10,10 +10,12 @@ OUT/voices/               clips, encoded
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import OptionError, TableError
 from .job import Job, difference
@@ -26,6 +28,8 @@ __all__ = ["Project", "Summary"]
 _JOB = "job.json"
 _OURS = (WORK, "shards", "voices", _JOB)
 _FORMAT = 1
+_WHOLE = "shards/locks/whole"
+_WAIT_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Project:
                 hint = "choose another folder, or `restart` to delete what is there"
                 raise OptionError(f"{place} was begun with other settings: {', '.join(changed)}", hint=hint)
             return cls(folder, job, old.plan, model)
-        if others := folder.names(""):
+        if others := [name for name in folder.names("") if name not in _OURS]:  # another process may just begin
             raise OptionError(f"{place} holds other files ({others[0]})", hint="choose a new or empty folder")
         project = cls(folder, job, make_plan(job, report), model)
         _ = project.output  # raises before anything is written
@@ -153,11 +157,24 @@ class Project:
         """What is left to do when every shard is done; nothing before."""
         if not all(map(self.is_done, range(self.n_shards))):
             return
-        lock = self.folder.lock("shards/finish")
-        if lock is not None:  # otherwise another process is just doing this
+        lock = self.folder.lock(_WHOLE)
+        if lock is not None:  # otherwise another process is just doing this, or retries failed rows
             with lock:
-                self.output.finish()
-                self.folder.delete(WORK)
+                if all(map(self.is_done, range(self.n_shards))):
+                    self.output.finish()
+                    self.folder.delete(WORK)
+
+    @contextmanager
+    def unfinished(self) -> Iterator[None]:
+        """Waits for another process that finishes, and keeps all from doing so meanwhile."""
+        while (lock := self.folder.lock(_WHOLE)) is None:
+            time.sleep(_WAIT_SECONDS)
+        with lock:
+            yield
+
+    def lock_shard(self, shard: int) -> BinaryIO | None:
+        """Held by the process that works on the shard, until it is closed; None while another process does."""
+        return self.folder.lock(f"shards/locks/{shard:05d}")
 
     def require_same_table(self) -> None:
         """Raises TableError: for a process that reads the plan made by another one."""

@@ -27,7 +27,7 @@ class Shard:
     @classmethod
     def take(cls, project: Project, index: int) -> Shard | None:
         """None where another process works on it. Raises TableError."""
-        lock = project.folder.lock(f"work/locks/{index:05d}")
+        lock = project.lock_shard(index)
         if lock is None:
             return None
         try:
@@ -113,8 +113,17 @@ class Shard:
 def prepare_retry(project: Project, index: int) -> bool:
     """Make the failed rows of a shard that is done to be made again, with other seeds; whether there are any.
 
-    Killed at any moment, the shard is either done as before, or has only its failed rows to make. Raises TableError.
+    Killed at any moment, the shard is either done as before, or has only its failed rows to make. A shard that another
+    process works on is left to it. Raises TableError.
     """
+    lock = project.lock_shard(index)
+    if lock is None:
+        return False
+    with lock, project.unfinished():
+        return _prepare_retry(project, index)
+
+
+def _prepare_retry(project: Project, index: int) -> bool:
     summary = project.summary(index)
     if summary is None or not summary.failed:
         return False

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError, NoEndOfSpeech, OptionError, TextError, VoiceError
-from ..reading import read
+from ..reading import passage_letters, read
 from ..speech.passages import split_text
 from ..tts import TTS
 from ..voice.voice import Voice
@@ -67,7 +67,7 @@ class Speaker:
         try:
             voice = self._voice(name, row.instruct or self._job.instruct)
             language = row.language or self._job.options.language
-            if len(split_text(row.text, language=language)) > 1:
+            if len(split_text(row.text, language=language, most=passage_letters(self._tts))) > 1:
                 return self._read(row.text, voice, language, spoken)
             return self._attempted(row.text, voice, language, spoken)
         except NoEndOfSpeech as error:  # of a passage

@@ -64,20 +64,21 @@ class OnError(str, Enum):
 class DataSet:
     """What is written."""
 
-    format: Annotated[AudioFormat, value("NAME", OUTPUT, "Format of the audio.")] = AudioFormat.FLAC
+    format: Annotated[AudioFormat, value("NAME", OUTPUT, "Format of the audio: flac, wav, mp3 or opus.")] = (
+        AudioFormat.FLAC
+    )
     container: Annotated[
         Container,
         value(
             "NAME", OUTPUT,
-            "Single files with a manifest, parquet for Hugging Face datasets, or tar files for WebDataset.", "--as",
+            "Data set: files with a manifest, parquet for Hugging Face datasets, or webdataset for tar files.", "--as",
         ),
     ] = Container.FILES  # fmt: skip
     shard_rows: Annotated[int, value("N", OUTPUT, "Rows per part of the data set.", min=1)] = 1000
     on_error: Annotated[
         OnError,
         value(
-            "NAME", OUTPUT, "What becomes of a failed row: it is kept with its error and no audio, or dropped, or "
-            "the work stops there.",
+            "NAME", OUTPUT, "Of a failed row: keep it, with its error and no audio, drop it, or stop the work there.",
         ),
     ] = OnError.KEEP  # fmt: skip
 

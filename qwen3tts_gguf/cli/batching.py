@@ -47,7 +47,8 @@ _COLUMNS = (
 def batch(
     context: typer.Context,
     table: Annotated[
-        str | None, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file, or its URL.", show_default=False)
+        str | None,
+        typer.Argument(metavar="TABLE", help="A .csv, .tsv, .jsonl or .parquet file, or its URL.", show_default=False),
     ] = None,
     output: Annotated[
         str | None,
