@@ -73,7 +73,7 @@ class Project:
                 raise OptionError(f"{place}: made by another version", hint="choose another folder")
             return cls(folder, Job.from_json(values["job"]), Plan(**values["plan"]), values["model"])
         except (ValueError, KeyError, TypeError):
-            raise OptionError(f"{place}/{_JOB}: damaged", hint="`restart` begins anew") from None
+            raise OptionError(f"{place}/{_JOB}: damaged", hint="`restart` starts from the beginning") from None
 
     @classmethod
     def start(cls, place: str, job: Job, model: str, report: Callable[[int], None] = lambda n_rows: None) -> Project:
