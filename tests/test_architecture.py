@@ -23,6 +23,7 @@ ROWS = (
     "  qwen3tts_gguf.cli.devices"
     "  qwen3tts_gguf.cli.serving",
     "qwen3tts_gguf.cli.speech_output",
+    "qwen3tts_gguf.cli.line_files",
     "qwen3tts_gguf.cli.long_text",
     "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.sampling_options"
     "  qwen3tts_gguf.cli.sound_output  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
@@ -58,7 +59,8 @@ ROWS = (
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
     "qwen3tts_gguf.measure",
     "qwen3tts_gguf.book.production",
-    "qwen3tts_gguf.book.chapters  qwen3tts_gguf.book.m4b  qwen3tts_gguf.book.naming",
+    "qwen3tts_gguf.book.chapters  qwen3tts_gguf.book.naming  qwen3tts_gguf.book.settings",
+    "qwen3tts_gguf.book.m4b",
     "qwen3tts_gguf.book.epub  qwen3tts_gguf.book.plain  qwen3tts_gguf.book.tagging  qwen3tts_gguf.book.workplace",
     "qwen3tts_gguf.book.archive  qwen3tts_gguf.book.page",
     "qwen3tts_gguf.book.contents  qwen3tts_gguf.book.encoding",

@@ -89,11 +89,11 @@ def test_files_have_tags_a_playlist_and_subtitles(run: Run, book: Path, tmp_path
     out = tmp_path / "out"
     call = ("read", book, *NANO[:8], "--chapters", "2", "--format", format, "--subtitles", "srt", "-o", out)
     assert run(*call).code == 0
-    file = mutagen.File(out / f"01 Evening.{format}")
+    file = mutagen.File(out / f"02 Evening.{format}")
     title = file.tags["TIT2"].text if format in ("mp3", "wav") else file.tags["title"]
     assert title == ["Evening"]
-    assert "01 Evening." + format in (out / "The Black Cat.m3u8").read_text("utf-8")
-    assert "Thank you very much, David." in (out / "01 Evening.srt").read_text("utf-8")
+    assert "02 Evening." + format in (out / "The Black Cat.m3u8").read_text("utf-8")
+    assert "Thank you very much, David." in (out / "02 Evening.srt").read_text("utf-8")
 
 
 def test_one_m4b_has_chapters_and_tags(run: Run, book: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ and the codec decodes stored codes to the same samples as in the speech itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,24 +21,23 @@ from ..audio_sink import open_sink
 from ..audio_speed import SpeedChanger
 from ..errors import AudioError, NoEndOfSpeech, Note, OptionError
 from ..model.schema import SAMPLE_RATE_HZ
-from ..reading import read
+from ..reading import passage_letters, read
 from ..speech.options import SpeechOptions
 from ..speech.passages import Split, split_text
-from ..speech.script import PAUSES
 from ..subtitles import Cue, write_subtitles
 from ..tts import TTS
 from ..voice.compatibility import BASE
 from ..voice.voice import Voice
 from ..whole_file import whole_file
 from .contents import Book, Chapter
-from .m4b import require_av, write_m4b
+from .m4b import write_m4b
 from .naming import chapter_name, digest, model_digest, options_text, voice_digest
-from .tagging import Tags, require_mutagen, write_tags
+from .settings import Settings, is_m4b, require_output
+from .tagging import Tags, write_tags
 from .workplace import Finished, Workplace, synced
 
-__all__ = ["FORMATS", "Production", "Settings", "Work", "is_m4b", "require_output", "steady_voice"]
+__all__ = ["Production", "Work", "steady_voice"]
 
-FORMATS = ("mp3", "opus", "flac", "wav")
 _FORMAT_OF_PARTS = "flac"
 _VERSION = 1
 """Counted up when the same key would give other sound."""
@@ -46,39 +45,28 @@ _END_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a book is made, besides voice and options."""
-
-    format: str = "mp3"
-    """Of a folder's files: one of `FORMATS`."""
-    split: Split = "auto"
-    pauses: tuple[float, float] = PAUSES
-    speed: float = 1.0
-    subtitles: str = ""
-    """"srt" or "vtt": each chapter has a file of them, or the .m4b one; sentences are then passages of their own."""
-
-
-@dataclass(frozen=True)
 class Work:
     """A chapter and what is known about its sound."""
 
     number: int
-    """From 1 on."""
+    """In the book, from 1 on."""
     chapter: Chapter
     key: str
+    is_wanted: bool
     is_finished: bool
 
 
 class Production:
     """One book on its way to a folder of files, or one .m4b. Not thread-safe.
 
-    out: a folder, or a file whose name ends in .m4b. The voice must be a steady one (`steady_voice`). Raises
-    OptionError for what cannot be done, before anything is.
+    chapters: all of the book. out: a folder, or a file whose name ends in .m4b. numbers: of the chapters to make, from
+    1 on; None: all. The voice must be a steady one (`steady_voice`). Raises OptionError for what cannot be done, before
+    anything is.
     """
 
     def __init__(
         self, tts: TTS, book: Book, chapters: Sequence[Chapter], voice: Voice | None, options: SpeechOptions,
-        settings: Settings, out: Path,
+        settings: Settings, out: Path, numbers: Collection[int] | None = None,
     ) -> None:  # fmt: skip
         require_output(out, settings)
         if options.seed is None:
@@ -96,11 +84,12 @@ class Production:
         self._failure: NoEndOfSpeech | None = None
         self.notes: tuple[Note, ...] = ()
         """What changed since an earlier run."""
-        n_before: Counter[str] = Counter()
         self.work: list[Work] = []
-        """All chapters, in order."""
+        """All chapters, in order, wanted or not."""
+        n_before: Counter[str] = Counter()
         for number, chapter in enumerate(chapters, 1):
-            self.work.append(self._planned(number, chapter, n_before[chapter.text]))
+            is_wanted = numbers is None or number in numbers
+            self.work.append(self._planned(number, chapter, n_before[chapter.text], is_wanted))
             n_before[chapter.text] += 1
         n_stale = len(self._finished.keys() - {work.key for work in self.work})
         if n_stale:
@@ -108,7 +97,12 @@ class Production:
                 Note(f"chapters made earlier with another text, voice, model or options ({n_stale}) are made again"),
             )
 
-    def _planned(self, number: int, chapter: Chapter, n_before: int) -> Work:
+    @property
+    def wanted(self) -> list[Work]:
+        """The chapters to make."""
+        return [work for work in self.work if work.is_wanted]
+
+    def _planned(self, number: int, chapter: Chapter, n_before: int, is_wanted: bool) -> Work:
         """n_before: how many chapters with the same text come before."""
         settings = self._settings
         how = (self._split, settings.pauses, settings.speed, self._format, settings.subtitles)
@@ -116,7 +110,7 @@ class Production:
         before = self._finished.get(key)
         path = None if before is None else self._folder / before.file
         is_there = before is not None and path is not None and path.is_file() and path.stat().st_size == before.n_bytes
-        return Work(number, chapter, key, is_there)
+        return Work(number, chapter, key, is_wanted, is_there)
 
     @property
     def _folder(self) -> Path:
@@ -128,8 +122,10 @@ class Production:
     def make(
         self, advance: Callable[[int], None] = lambda n_letters: None
     ) -> Iterator[tuple[Work, Path, Sequence[Note]]]:
-        """Make what is not finished; each chapter once it is, with its file and notes. At the end the .m3u8 or the .m4b
-        is written. advance: called with the number of letters of each passage.
+        """Make what is wanted and not finished; each wanted chapter once it is, with its file and notes. At the end the
+        .m3u8 of all chapters that are there is written, or the .m4b of those wanted.
+
+        advance: called with the number of letters of each passage.
 
         A passage that does not end is written as it is, with a note. Raises UsageError if another process makes the
         book, AudioError, and NoEndOfSpeech after the whole book if a passage that was made now did not end.
@@ -139,10 +135,13 @@ class Production:
                 self._finished = self._place.finished()
                 made: list[tuple[Work, Finished]] = []
                 for work in self.work:
+                    if not (work.is_wanted or work.is_finished):
+                        continue
                     notes: list[Note] = []
                     finished = self._kept(work) if work.is_finished else self._spoken(work, advance, notes)
                     made.append((work, finished))
-                    yield work, self._folder / finished.file, notes
+                    if work.is_wanted:
+                        yield work, self._folder / finished.file, notes
                 self._conclude(made)
             except OSError as error:
                 raise AudioError(f"{self._out}: cannot be written ({error.strerror})") from None
@@ -236,9 +235,10 @@ class Production:
             playlist.write_text("\n".join(lines) + "\n", "utf-8")
 
     def _write_m4b(self, made: list[tuple[Work, Finished]]) -> None:
+        made = [(work, finished) for work, finished in made if work.is_wanted]
         parts = [(work.chapter.title, self._folder / each.file, each.n_samples) for work, each in made]
         unfinished = self._place.folder / "book.m4b"
-        write_m4b(unfinished, parts, self._tags(self.work[0]))
+        write_m4b(unfinished, parts, self._tags(made[0][0]))
         synced(unfinished)
         unfinished.replace(self._out)
         if self._settings.subtitles:
@@ -258,35 +258,14 @@ class Production:
         return Tags(work.chapter.title, book.title, book.author, work.number, len(self.work), book.cover)
 
 
-def is_m4b(out: Path) -> bool:
-    return out.suffix.lower() == ".m4b"
-
-
-def require_output(out: Path, settings: Settings) -> None:
-    """That the output can be made, before a model is loaded. Raises OptionError."""
-    require_mutagen()
-    SpeedChanger(settings.speed)
-    if settings.format not in FORMATS:
-        raise OptionError(f"unknown format {settings.format!r} of chapters", hint=f"choose one of {', '.join(FORMATS)}")
-    if settings.subtitles not in ("", "srt", "vtt"):
-        raise OptionError(f"unknown subtitles {settings.subtitles!r}", hint="choose srt or vtt")
-    if is_m4b(out):
-        require_av()
-        if out.is_dir() or not out.parent.is_dir():
-            raise OptionError(f"{out}: cannot be written there")
-    elif out.exists() and not out.is_dir():
-        raise OptionError(f"{out}: this is a file", hint="give a folder, or a name that ends in .m4b")
-    elif out.suffix.lower().lstrip(".") in (*FORMATS, "ogg", "m4a"):
-        raise OptionError(f"{out}: a book is a folder of files, or one .m4b", hint="give a folder, and `format`")
-
-
 def steady_voice(tts: TTS, chapters: Sequence[Chapter], voice: Voice | None, options: SpeechOptions) -> Voice | None:
     """The voice of the whole book. Where a Base model chooses one itself, it is that of the book's first passage, the
-    same one for the same seed. Raises NoEndOfSpeech."""
+    same one for the same seed, whichever chapters are made. chapters: all of the book. Raises NoEndOfSpeech."""
     resolved = tts.resolve(voice)
     if tts.kind != BASE or resolved.is_clone:
         return voice
-    text = split_text(chapters[0].text, "auto", language=options.language)[0].text
+    passages = split_text(chapters[0].text, "auto", language=options.language, most=passage_letters(tts))
+    text = passages[0].text
     for utterance in tts.attempts(text, voice, options):
         utterance.finish()
     utterance.require_end()

@@ -45,7 +45,7 @@ __all__ = ["read"]
 
 
 class ChapterFormat(str, Enum):
-    """`book.production.FORMATS`"""
+    """`book.settings.FORMATS`"""
 
     MP3 = "mp3"
     OPUS = "opus"
@@ -147,7 +147,7 @@ def read(
     found = read_book(book, encoding=encoding)
     print_notes(found.notes)
     every = found.chapters(levels)
-    chosen = _chosen(every, chapters)
+    numbers = _chosen(chapters, len(every))
     if show_list:
         _print_list(found, every, speed)
         return
@@ -158,7 +158,8 @@ def read(
     if subtitles is not None and split not in (SplitText.AUTO, SplitText.SENTENCE):
         raise OptionError("--subtitles has a cue per sentence: leave out --split")
 
-    from ..book.production import Production, Settings, require_output, steady_voice
+    from ..book.production import Production, steady_voice
+    from ..book.settings import Settings, require_output
     from ..tts import TTS, SpeechOptions
 
     settings = Settings(
@@ -183,26 +184,26 @@ def read(
         if speaker is None:
             voice_options = voice_options.or_preferred(tts)
         voice = with_words(voice_options.chosen(tts, quiet), speaker, instruct)
-        voice = steady_voice(tts, chosen, voice, options)
-        production = Production(tts, found, chosen, voice, options, settings, output)
+        voice = steady_voice(tts, every, voice, options)
+        production = Production(tts, found, every, voice, options, settings, output, numbers)
         print_notes(production.notes)
         _make(production, output, quiet)
 
 
-def _chosen(chapters: list[Chapter], numbers: str | None) -> list[Chapter]:
-    """Those with the numbers asked for. Raises OptionError."""
+def _chosen(numbers: str | None, n_chapters: int) -> set[int] | None:
+    """The numbers asked for, None for all. Raises OptionError."""
     if numbers is None:
-        return chapters
+        return None
     wanted: set[int] = set()
     for part in numbers.split(","):
         first, _, last = part.strip().partition("-")
         if not (first.isdecimal() and (last.isdecimal() or "-" not in part)):
             raise OptionError(f"--chapters takes numbers, as 3 or 2-5,8, not {numbers!r}")
         start, stop = int(first), int(last or first)
-        if not 1 <= start <= stop <= len(chapters):
-            raise OptionError(f"--chapters: there is no chapter {part.strip()}, the book has {len(chapters)}")
+        if not 1 <= start <= stop <= n_chapters:
+            raise OptionError(f"--chapters: there is no chapter {part.strip()}, the book has {n_chapters}")
         wanted.update(range(start, stop + 1))
-    return [chapter for number, chapter in enumerate(chapters, 1) if number in wanted]
+    return wanted
 
 
 def _known_language(tts: TTS, language: str) -> str | None:
@@ -230,19 +231,18 @@ def _print_list(book: Book, chapters: list[Chapter], speed: float) -> None:
 
 
 def _make(production: Production, output: Path, quiet: bool) -> None:
-    n = len(production.work)
-    kept = sum(work.is_finished for work in production.work)
+    n, n_in_book = len(production.wanted), len(production.work)
+    kept = sum(work.is_finished for work in production.wanted)
     if kept and not quiet:
         stderr.print(f"chapters that are finished already: {kept} of {n}", soft_wrap=True)
-    left = sum(len(work.chapter.text) for work in production.work if not work.is_finished)
+    left = sum(len(work.chapter.text) for work in production.wanted if not work.is_finished)
     with _bar(left, quiet) as advance:
         for work, file, notes in production.make(advance):
             print_notes(notes)
             if not quiet and not work.is_finished:
                 where = file if file.parent == output else output
-                stderr.print(
-                    printable(f"{work.number}/{n} {work.chapter.title} -> {where}"), soft_wrap=True, markup=False
-                )
+                line = f"{work.number}/{n_in_book} {work.chapter.title} -> {where}"
+                stderr.print(printable(line), soft_wrap=True, markup=False)
     if not quiet:
         stderr.print(printable(f"{n} {'chapter' if n == 1 else 'chapters'} -> {output}"), soft_wrap=True, markup=False)
 

@@ -43,4 +43,6 @@ def devices(as_json: JsonOption = False) -> None:
         table.add_row(*(escape(printable(cell)) for cell in cells))
     stdout.print(table)
     if len(found) == 1:
-        stdout.print("This build of llama-cpp-python finds no GPU here: docs/gpu.md has the lines that install one.")
+        stdout.print(
+            "This build of llama-cpp-python finds no GPU: docs/gpu.md has the command that installs a build for one."
+        )

@@ -77,6 +77,10 @@ class LongTextOptions:
         Path | None,
         value("FILE", TEXT, "Speak a file of UTF-8 text; - is stdin.", "--file", "-f"),
     ] = None
+    lines: Annotated[
+        Path | None,
+        value("FILE", TEXT, "Speak each line of a file into its own file in the folder -o; - is stdin.", "--lines"),
+    ] = None
     split: SplitOption = SplitText.AUTO
     pause: PauseOption = "0.3,0.6"
     subtitles: Annotated[
@@ -86,14 +90,17 @@ class LongTextOptions:
 
     def text(self, argument: str | None) -> str:
         """What to speak: the argument, a file, or stdin. Raises TextError, OptionError."""
-        if self.file is not None and argument is not None:
-            raise OptionError("--file gives the text: leave out the argument TEXT")
-        if self.file is None and argument is None:
+        file = self.lines or self.file
+        if self.lines and self.file:
+            raise OptionError("--lines and --file both give the text: leave out one")
+        if file is not None and argument is not None:
+            raise OptionError("--lines or --file gives the text: leave out the argument TEXT")
+        if file is None and argument is None:
             raise UsageError("Missing text: give it as an argument, by --file, or - for standard input.")
-        if argument == "-" or str(self.file) == "-":
+        if argument == "-" or str(file) == "-":
             return read_stdin()
-        if self.file is not None:
-            return read_text(self.file)
+        if file is not None:
+            return read_text(file)
         if argument and os.path.isfile(argument):
             words = printable(argument)
             stderr.print(f"hint: {words} is spoken as a text; to speak what is in the file: -f {words}", soft_wrap=True)
@@ -138,6 +145,15 @@ class LongTextOptions:
         passages = split_text(text, self.split_by, language=language, most=passage_letters(tts))
         return len(passages) > 1 or self.subtitles is not None
 
+    def reading(
+        self, tts: TTS, text: str | Iterable[str], voice: Voice | None, options: SpeechOptions, *, keep_unended: bool
+    ) -> Reading:
+        """Of a text that is still arriving each sentence is a passage. Raises TextError, OptionError."""
+        from ..reading import read
+
+        split = self.split_by if isinstance(text, str) else "sentence"
+        return read(tts, text, voice, options, split=split, pause=self.pauses, keep_unended=keep_unended)
+
     def read_aloud(
         self,
         tts: TTS,
@@ -149,16 +165,13 @@ class LongTextOptions:
         keep_partial: bool,
         quiet: bool,
     ) -> Spoken:
-        """Speak a text in passages: a file takes each once it is whole, a stream every frame as it is made. Of a text
-        that is still arriving each sentence is a passage, spoken as a stream.
+        """Speak a text in passages: a file takes each once it is whole, a stream every frame as it is made, as does a
+        text that is still arriving.
 
         Raises NoEndOfSpeech when a passage does not end, unless `keep_partial`.
         """
-        from ..reading import read
-
         is_there = isinstance(text, str)
-        split = self.split_by if is_there else "sentence"
-        reading = read(tts, text, voice, options, split=split, pause=self.pauses, keep_unended=keep_partial)
+        reading = self.reading(tts, text, voice, options, keep_unended=keep_partial)
         known = voice.notes if voice else ()
         spoken = Spoken(reading.seed, known, target.speed)
         with _bar(len(text) if isinstance(text, str) else None, quiet) as advance:

@@ -106,6 +106,19 @@ class SoundOptions:
         flag(OUTPUT, "Play the speech while it is made. Without -o nothing is written.", "--play"),
     ] = False
 
+    def folder_target(self, folder: Path, *, is_default: bool) -> SoundTarget:
+        """Of many files in a folder: each is this target with `file` replaced. Raises OptionError."""
+        from ..audio_speed import SpeedChanger
+
+        SpeedChanger(self.speed)
+        if is_default or str(folder) == "-":
+            raise OptionError("--lines writes many files", hint="give -o FOLDER")
+        if folder.exists() and not folder.is_dir():
+            raise OptionError(f"{folder}: this is a file", hint="--lines writes into a folder")
+        if self.play:
+            raise OptionError("--play plays one speech: leave it out with --lines")
+        return SoundTarget(folder, self.format.value if self.format else AudioFormat.WAV.value, self.speed, False)
+
     def target(self, output: Path, *, is_default: bool) -> SoundTarget:
         """Where sound goes. is_default: no output was named. Raises AudioError, OptionError."""
         from ..audio_player import require_player

@@ -34,6 +34,7 @@ from .console import (
     voices_folder,
 )
 from .expanded import expanded
+from .line_files import speak_lines
 from .live_input import LiveOptions, live_attempt
 from .long_text import LongTextOptions, Spoken
 from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
@@ -143,6 +144,7 @@ def speak(
       qwen3tts speak "Good morning." --voice yuki -o morning.mp3
       qwen3tts speak "Hello." --voice ref.wav --ref-text "Words in ref.wav."
       qwen3tts speak -f story.txt --subtitles story.srt -o story.opus
+      qwen3tts speak --lines sentences.txt -o sounds
       echo "Read this." | qwen3tts speak - -o - | aplay
       llm "Tell me a story." | qwen3tts speak - --live -o - | aplay
 
@@ -166,7 +168,13 @@ def speak(
         require_npy(codes)
     if voice_options.voice is not None and speaker is not None:
         raise OptionError("--speaker and --voice both choose the voice: give one of them")
-    target = sound.target(output, is_default=is_default(context, "output"))
+    has_default_output = is_default(context, "output")
+    if long_text.lines is None:
+        target = sound.target(output, is_default=has_default_output)
+    else:
+        if needs_codes or long_text.subtitles is not None:
+            raise OptionError("--codes, --save-voice and --subtitles are for one text: leave them out with --lines")
+        target = sound.folder_target(output, is_default=has_default_output)
     long_text.require_valid()
     if save_voice is not None:
         _require_free(save_voice, voice_options.voices)
@@ -193,6 +201,9 @@ def speak(
     if speaker is None:
         voice_options = voice_options.or_preferred(tts)
     voice = with_words(voice_options.chosen(tts, quiet), speaker, instruct)
+    if long_text.lines is not None:
+        speak_lines(tts, content, voice, options, target, long_text, keep_partial=keep_partial, quiet=quiet)
+        return
     loaded = time.perf_counter()
     known = voice.notes if voice else ()
     is_long = not live_options.live and long_text.is_long(tts, content, language)

@@ -92,7 +92,9 @@ def _by_net(text: str) -> dict[str, Device]:
     for item in filter(None, (item.strip() for item in text.split(","))):
         net, equals, name = (part.strip() for part in item.partition("="))
         if not equals or net not in NETS:
-            raise OptionError(f"no net is placed by '{item}'", hint=f"write NET=DEVICE; the nets are {', '.join(NETS)}")
+            raise OptionError(
+                f"'{item}' does not say which net goes where", hint=f"write NET=DEVICE; the nets are {', '.join(NETS)}"
+            )
         chosen[net] = find_device(name)
     return chosen
 

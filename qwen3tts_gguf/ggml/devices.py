@@ -73,7 +73,8 @@ def find_device(name: str) -> Device:
         if gpus:
             return gpus[0]
         raise OptionError(
-            "this build of llama-cpp-python finds no GPU here", hint="docs/gpu.md has the line that installs one"
+            "this build of llama-cpp-python finds no GPU here",
+            hint="docs/gpu.md has the command that installs a build for a GPU",
         )
     for device in devices():
         if device.name.lower() == name.lower():
