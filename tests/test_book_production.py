@@ -215,3 +215,15 @@ def test_subtitles_come_with_each_chapter_and_follow_its_name(
     list(produce(None, [CHAPTERS[1], CHAPTERS[0]], settings).make())
     assert names(out, "*.srt") == ["01 Evening.srt", "02 Morning.srt"]
     assert (out / "02 Morning.srt").read_text("utf-8") == words and "Three." in (out / "01 Evening.srt").read_text()
+
+
+def test_a_chapter_made_again_under_another_name_leaves_no_old_file(
+    produce: Callable[..., Production], tmp_path: Path, stalling: set[int]
+) -> None:
+    stalling.add(passage_seed(7, "Four.", 0))
+    made(produce(None, [Chapter("Day", "Three. Four.")]))
+    more = [Chapter("Day", "Zero."), Chapter("Day", "Three. Four.")]
+    made(produce(None, more, options=replace(OPTIONS, retries=1)))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".qwen3tts", "01 Day.wav", "02 Day.wav", "Days.m3u8",
+    ]  # fmt: skip

@@ -279,6 +279,9 @@ class Production:
                 self._place.save(self._record)
 
     def _remember(self, work: Work, finished: Finished) -> None:
+        before = self._record.chapters.get(work.key)
+        if before is not None and before.file != finished.file:  # made again, and it had another name
+            (self._folder / before.file).unlink(missing_ok=True)
         for key in [key for key, each in self._record.chapters.items() if each.file == finished.file]:
             del self._record.chapters[key]
         self._record.chapters[work.key] = finished
