@@ -50,7 +50,7 @@ def test_the_report_is_plain_data_and_all_there(report: Report) -> None:
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report) == {
         "format", "runtime", "model", "voice", "layout", "threads", "side_by_side", "machine", "versions", "frames",
-        "plan", "placement", "amx_lost", "notes",
+        "plan", "placement", "amx_lost", "notes", "company",
         "audio_seconds", "load_seconds", "voice_seconds", "prefill", "work_seconds", "rtf", "streamed", "frame_ms",
         "first_audio", "peak_rss_gb", "long_run",
     }  # fmt: skip

@@ -17,6 +17,7 @@ from qwen3tts_gguf.ggml import api
 from qwen3tts_gguf.ggml.device import Backend
 from qwen3tts_gguf.ggml.devices import Device, devices
 from qwen3tts_gguf.ggml.slots import DeviceBlock, copied
+from qwen3tts_gguf.measure import benchmark
 from qwen3tts_gguf.measure.verdict import Thresholds
 from qwen3tts_gguf.measure.verification import compare
 from qwen3tts_gguf.model.files import ModelFiles
@@ -203,6 +204,16 @@ def test_quantized_models_are_as_near_to_f32_as_verify_allows(pair: Callable[...
     ]
     cpu, gpu = ({each.split(" ")[0] for each in Thresholds().failures(report)} for report in reports)
     assert gpu <= cpu
+
+
+def test_a_benchmark_reports_the_devices_and_what_company_changes(
+    pair: Callable[..., ConvertedPair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for repeated in ("_N_WARM_UP", "_N_FIRST_AUDIO"):
+        monkeypatch.setattr(benchmark, repeated, 1)
+    report = benchmark.measure(pair().talker, device="gpu", n_frames=3)
+    assert set(report["placement"].values()) == {devices()[1].name}
+    assert report["company"]["frames"] == 3 and 0 <= report["company"]["as_alone"] <= 3
 
 
 # -- what a device lacks -----------------------------------------------------------------------------------------------

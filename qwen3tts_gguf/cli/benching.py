@@ -160,6 +160,10 @@ def _print_plan(report: Report) -> None:
         plan.add_row(name, escape(printable(entry)))
     for net, device in report["placement"].items():
         plan.add_row(f"{net} on", escape(printable(device)))
+    if (company := report["company"]) is not None:
+        same, n = company["as_alone"], company["frames"]
+        found = f"all {n} frames as alone" if same == n else f"the first {same} of {n} frames as alone"
+        plan.add_row("with another speech", found)
     stdout.print(plan)
     stdout.print()
     for note in report["notes"]:

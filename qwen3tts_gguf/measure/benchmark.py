@@ -41,6 +41,8 @@ MIN_FRAMES = 2
 TEXT = "The quick brown fox jumps over the lazy dog, again and again."  # the same as in benchmarks/llama_pipeline.py
 _N_WARM_UP = 8
 _N_FIRST_AUDIO = 5
+_N_COMPANY = 20
+_OTHER_TEXT = "Good morning. There are seven letters for you on the table."
 _EARLY = slice(90, 110)
 _N_LATE = 20
 _LONG = 200
@@ -74,13 +76,16 @@ def measure(
     `TTS.speak` makes it), rtf (work_seconds / audio_seconds), streamed {work_seconds, rtf} (the same, frame by
     frame), frame_ms of that {talker, predictor, codec, other, whole: {median, p10, p90, mean}}, first_audio
     {warm_ms, warm_all_ms, from_start_seconds, start}, peak_rss_gb (None where unknown), long_run {frame_100_ms,
-    last_ms, ratio, frame_100_rss_gb, last_rss_gb} or None.
+    last_ms, ratio, frame_100_rss_gb, last_rss_gb} or None, company {frames, as_alone (how many of them, from the
+    first on, have the same codes when another speech shares the steps)}, None where all is on the CPU, which promises
+    that.
     """
     if n_frames < MIN_FRAMES:
         raise OptionError(f"a benchmark takes at least {MIN_FRAMES} frames, not {n_frames}")
     on_stage("loading")
     started = time.perf_counter()
-    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, amx=amx, device=device, plan=plan)
+    lanes = 1 if device == "cpu" else 2  # the second one for `_company`
+    tts = TTS(model, mmproj=mmproj, n_threads=n_threads, n_lanes=lanes, amx=amx, device=device, plan=plan)
     loaded = time.perf_counter()
     voice = (choose_voice or plain_voice)(tts)
     chosen = time.perf_counter()
@@ -100,6 +105,7 @@ def measure(
     on_stage(f"measuring {n_frames} frames as a whole")
     work_seconds = _seconds(lambda: _whole(tts, voice, options))
     peak_rss_gb = memory_gb("VmHWM", or_peak=True)
+    company = _company(tts, voice, options)
 
     audio_seconds = n_frames * SAMPLES_PER_FRAME / SAMPLE_RATE_HZ
     threads = tts.plan.threads
@@ -134,6 +140,7 @@ def measure(
         },
         "peak_rss_gb": peak_rss_gb,
         "long_run": _long_run(run),
+        "company": company,
     }
 
 
@@ -206,6 +213,21 @@ def _run(tts: TTS, voice: Voice | None, options: SpeechOptions) -> _Run:
         codes=utterance.codes,
         rss_gb=rss_gb,
     )
+
+
+def _company(tts: TTS, voice: Voice | None, options: SpeechOptions) -> dict[str, int] | None:
+    """Whether another speech in the same steps changes what is spoken."""
+    if all(device.is_cpu for device in tts.engine.placement.devices.values()):
+        return None
+    options = replace(options, max_frames=min(_N_COMPANY, options.max_frames or _N_COMPANY))
+    with tts.utter(TEXT, voice, options) as alone:
+        alone.finish()
+    with tts.utter(TEXT, voice, options) as shared, tts.utter(_OTHER_TEXT, voice, options) as other:
+        for _ in zip(shared, other, strict=True):
+            pass
+    differs = np.flatnonzero((shared.codes != alone.codes).any(axis=1))
+    n = len(alone.codes)
+    return {"frames": n, "as_alone": int(differs[0]) if len(differs) else n}
 
 
 def _seconds(call: Callable[[], Any]) -> float:
