@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -18,7 +19,7 @@ from .errors import AudioError
 from .model.schema import SAMPLE_RATE_HZ
 from .whole_file import whole_file
 
-__all__ = ["FORMATS", "AudioSink", "open_sink", "pcm16", "require_stream_format", "require_writable"]
+__all__ = ["FORMATS", "AudioSink", "encoded", "open_sink", "pcm16", "require_stream_format", "require_writable"]
 
 _CONTAINERS = {
     "wav": ("WAV", "PCM_16"),
@@ -83,6 +84,20 @@ def _stream(target: BinaryIO, format: str | None) -> Iterator[AudioSink]:
         yield stream
     finally:
         stream.correct_sizes()
+
+
+def encoded(samples: NDArray[np.float32], format: str) -> bytes:
+    """samples [n] in [-1, 1] at 24 kHz -> a file: flac, wav, mp3, ogg or opus. Raises AudioError."""
+    container, subtype = _CONTAINERS[format]
+    memory = io.BytesIO()
+    try:
+        with soundfile.SoundFile(
+            memory, "w", samplerate=SAMPLE_RATE_HZ, channels=1, format=container, subtype=subtype
+        ) as file:
+            _File(file, is_pcm=subtype == "PCM_16").write(samples)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"this libsndfile cannot write {format} ({error.error_string})") from None
+    return memory.getvalue()
 
 
 def require_writable(target: Path, format: str | None = None) -> None:

@@ -6,6 +6,7 @@
     ├── AudioError           audio that cannot be read, written or used as a reference
     ├── TextError            text that cannot be spoken
     ├── OptionError          an option this model does not know or cannot follow
+    ├── TableError           a table that cannot be read, or lacks what was asked for
     ├── CodesError           codec codes of the wrong shape, type or range
     ├── VoiceError           a saved voice: missing, damaged, or a name that cannot be used
     ├── UsageError           the library is used in a way that cannot work: a speech read twice, a closed model
@@ -39,6 +40,7 @@ __all__ = [
     "NoEndOfSpeech",
     "Note",
     "OptionError",
+    "TableError",
     "TextError",
     "UsageError",
     "VoiceError",
@@ -88,6 +90,10 @@ class TextError(Error):
 
 class OptionError(Error):
     """An option is out of range, unknown to this model, or cannot be followed by it."""
+
+
+class TableError(Error):
+    """A table cannot be read, lacks a column, repeats an id, or changed while it was worked on."""
 
 
 class CodesError(Error):

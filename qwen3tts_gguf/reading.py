@@ -57,6 +57,7 @@ def read(
     pause: float | tuple[float, float] = PAUSES,
     keep_unended: bool = False,
     store: PassageStore | None = None,
+    name: str = "",
 ) -> Reading:
     """Speak a text of any length in one voice.
 
@@ -77,11 +78,14 @@ def read(
             passage that stops inside a sentence. Pauses inside a passage are the model's own.
         keep_unended: hand out what was spoken of a passage whose attempts all failed, with a note, and go on.
         store: keeps passages between readings that may be stopped; `stream` does not use it.
+        name: of the text in messages, as "chapter 2".
 
     Raises TextError, OptionError; while it is read NoEndOfSpeech. The text is split at once, nothing else is computed
     before the first read.
     """
-    return Reading(tts, text, voice, options, split=split, pause=pause, keep_unended=keep_unended, store=store)
+    return Reading(
+        tts, text, voice, options, split=split, pause=pause, keep_unended=keep_unended, store=store, name=name
+    )
 
 
 @dataclass(frozen=True)
@@ -116,11 +120,13 @@ class Reading:
         pause: float | tuple[float, float],
         keep_unended: bool,
         store: PassageStore | None,
+        name: str = "",
     ) -> None:
         self.seed = secrets.randbits(32) if options.seed is None else options.seed
         """Makes the same reading again."""
         self._tts, self._voice, self._options = tts, voice, options
         self._keep_unended, self._store = keep_unended, store
+        self._where = f"{name}, " if name else ""
         self._pauses = pauses_in_samples(pause)
         self._lines = script(
             text, split, options.language, self.seed, shares_seed=tts.kind == VOICE_DESIGN, most=passage_letters(tts)
@@ -180,7 +186,7 @@ class Reading:
             raise _failure(line, utterance)
         if n_failed:
             what = "was spoken again with another seed" if utterance.ended else "is incomplete or has noise"
-            notes.append(Note(f"passage {line.index + 1} did not end ({n_failed} times) and {what}"))
+            notes.append(Note(f"{self._where}passage {line.index + 1} did not end ({n_failed} times) and {what}"))
         codes, seed = utterance.codes, utterance.seed
         if self._store and utterance.ended and not self._voice_is_to_come:
             self._store.save(line, Take(codes, seed))

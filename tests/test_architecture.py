@@ -17,6 +17,8 @@ ROWS = (
     "qwen3tts_gguf.__main__",
     "qwen3tts_gguf.cli",
     "qwen3tts_gguf.cli.books  qwen3tts_gguf.cli.voices  qwen3tts_gguf.cli.benching  qwen3tts_gguf.cli.verifying",
+    "qwen3tts_gguf.cli.batching",
+    "qwen3tts_gguf.cli.batch_report",
     "qwen3tts_gguf.cli.speaking  qwen3tts_gguf.cli.codec  qwen3tts_gguf.cli.converting  qwen3tts_gguf.cli.inspecting"
     "  qwen3tts_gguf.cli.devices"
     "  qwen3tts_gguf.cli.serving",
@@ -26,6 +28,7 @@ ROWS = (
     "qwen3tts_gguf.cli.live_input  qwen3tts_gguf.cli.reporting  qwen3tts_gguf.cli.sampling_options"
     "  qwen3tts_gguf.cli.sound_output  qwen3tts_gguf.cli.text_argument  qwen3tts_gguf.cli.voice_options",
     "qwen3tts_gguf.cli.console",
+    "qwen3tts_gguf.cli.batch_options",
     "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.panels  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.server.app",
@@ -44,6 +47,13 @@ ROWS = (
     "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text"
     "  qwen3tts_gguf.server.deadline",
     "qwen3tts_gguf.server",
+    "qwen3tts_gguf.batch.work  qwen3tts_gguf.batch.estimate",
+    "qwen3tts_gguf.batch.shard",
+    "qwen3tts_gguf.batch.project  qwen3tts_gguf.batch.speaker",
+    "qwen3tts_gguf.batch.outputs  qwen3tts_gguf.batch.plan  qwen3tts_gguf.batch.voices",
+    "qwen3tts_gguf.batch.job  qwen3tts_gguf.batch.model  qwen3tts_gguf.batch.table",
+    "qwen3tts_gguf.batch.storage",
+    "qwen3tts_gguf.batch",
     "qwen3tts_gguf.measure.verification",
     "qwen3tts_gguf.measure.benchmark  qwen3tts_gguf.measure.summary",
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
@@ -170,6 +180,8 @@ HOMES = {
     "av": ("qwen3tts_gguf.book.m4b", "qwen3tts_gguf.server.encoding"),
     "mutagen": ("qwen3tts_gguf.book.m4b", "qwen3tts_gguf.book.tagging"),
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
+    "pyarrow": ("qwen3tts_gguf.batch.table", "qwen3tts_gguf.batch.outputs"),
+    "fsspec": ("qwen3tts_gguf.batch.storage",),
     "torch": (),
 }
 

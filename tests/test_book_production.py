@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import test_reading
 
 from qwen3tts_convert import ConvertedPair
-from qwen3tts_gguf import TTS, SpeechOptions
+from qwen3tts_gguf import TTS, NoEndOfSpeech, SpeechOptions
 from qwen3tts_gguf.book import production as production_module
 from qwen3tts_gguf.book.contents import Book, Chapter
 from qwen3tts_gguf.book.production import Production, steady_voice
 from qwen3tts_gguf.book.settings import Settings
+from qwen3tts_gguf.speech.script import passage_seed
 from qwen3tts_gguf.voice.voice import Voice
 
 mutagen: Any = pytest.importorskip("mutagen")
@@ -26,12 +29,20 @@ WAV = Settings(format="wav", split="sentence")
 
 @pytest.fixture(scope="module")
 def model(pair: Callable[..., ConvertedPair]) -> Iterator[TTS]:
-    with TTS(pair(ends="at-once").talker, n_threads=1, n_lanes=2) as tts:
+    with TTS(pair(ends="never").talker, n_threads=1, n_lanes=2) as tts:
         yield tts
 
 
-@pytest.fixture(scope="module")
-def voice(model: TTS) -> Voice | None:
+@pytest.fixture(autouse=True)
+def stalling(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Speeches end after a frame, but for those with these seeds."""
+    seeds: set[int] = set()
+    test_reading.ends_after(monkeypatch, lambda seed: seed not in seeds)
+    return seeds
+
+
+@pytest.fixture
+def voice(model: TTS, stalling: set[int]) -> Voice | None:
     return steady_voice(model, CHAPTERS, Voice(), OPTIONS)
 
 
@@ -86,3 +97,133 @@ def test_the_voice_that_the_model_chooses_is_that_of_the_book(model: TTS, monkey
     monkeypatch.setattr(production_module, "passage_letters", lambda tts: 5)
     steady = steady_voice(model, [Chapter("", "One two three four five six."), CHAPTERS[0]], Voice(), OPTIONS)
     assert steady is not None and steady.is_clone and steady.transcript in ("One", "One two")
+
+
+# -- passages that do not end ------------------------------------------------------------------------------------------
+
+
+def made(production: Production) -> tuple[list[str], str]:
+    """The notes of a book, and its error."""
+    notes: list[str] = []
+    try:
+        for _, _, new in production.make():
+            notes += [note.message for note in new]
+    except NoEndOfSpeech as error:
+        return notes, error.message
+    return notes, ""
+
+
+def test_a_chapter_that_did_not_end_is_reported_again_and_made_again_with_more_retries(
+    produce: Callable[..., Production], stalling: set[int]
+) -> None:
+    stalling.add(passage_seed(7, "Four.", 0))
+    failed = "chapter 2, passage 2 did not end, and what was spoken was written"
+    assert made(produce()) == (["chapter 2, passage 2 did not end (1 times) and is incomplete or has noise"], failed)
+    rerun = produce()
+    assert all(work.is_finished for work in rerun.work)
+    assert made(rerun) == (["chapter 2, passage 2 did not end and is incomplete or has noise"], failed)
+    assert made(produce({1, 3})) == ([], "")
+    more = produce(options=replace(OPTIONS, retries=1))
+    assert [work.is_finished for work in more.work] == [True, False, True]
+    assert made(more) == (["chapter 2, passage 2 did not end (1 times) and was spoken again with another seed"], "")
+    assert made(produce()) == ([], "")
+
+
+def test_an_m4b_that_did_not_end_is_reported_again(produce: Callable[..., Production], stalling: set[int]) -> None:
+    pytest.importorskip("av")
+    stalling.update((passage_seed(7, "Two.", 0), passage_seed(7, "Six.", 0)))
+    for _ in range(2):
+        notes, error = made(produce(out="days.m4b"))
+        assert len(notes) == 2 and error.startswith("2 passages, the first of them in chapter 1, did not end")
+
+
+def test_a_designed_voice_is_noted_once_in_a_book(pair: Callable[..., ConvertedPair], tmp_path: Path) -> None:
+    designed = Voice.design("An old man.")
+    with TTS(pair(size="tiny-1.7b", model_type="voice_design", ends="at-once").talker, n_threads=1) as tts:
+        notes, _ = made(Production(tts, BOOK, CHAPTERS, designed, OPTIONS, WAV, tmp_path / "out"))
+    assert notes == ["a designed voice may drift from passage to passage"]
+
+
+# -- reruns ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_m4b_is_left_alone_until_something_changes(
+    produce: Callable[..., Production], tmp_path: Path
+) -> None:
+    pytest.importorskip("av")
+    out, fractions = tmp_path / "days.m4b", list[float]()
+    settings = replace(WAV, subtitles="srt")
+    list(produce(settings=settings, out="days.m4b").make(advance_m4b=fractions.append))
+    assert fractions == sorted(fractions) and len(fractions) >= 3 and fractions[-1] > 0.99
+    before = out.stat().st_mtime_ns
+    again = produce(settings=settings, out="days.m4b")
+    assert [work.is_finished for work in again.work] == [True] * 3
+    fractions.clear()
+    assert [path for _, path, _ in again.make(advance_m4b=fractions.append)] == [out] * 3
+    assert not fractions and out.stat().st_mtime_ns == before
+    (tmp_path / "days.srt").unlink()
+    renamed = [Chapter("Dawn", "One. Two."), *CHAPTERS[1:]]
+    for changed in (
+        produce(settings=settings, out="days.m4b"),
+        produce(None, renamed, settings, out="days.m4b"),
+        produce(None, renamed[:2], settings, out="days.m4b"),
+    ):
+        fractions.clear()
+        list(changed.make(advance_m4b=fractions.append))
+        assert fractions and (tmp_path / "days.srt").is_file()
+
+
+def test_what_a_killed_process_left_is_removed(produce: Callable[..., Production], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    list(produce().make())
+    hidden = out / ".qwen3tts"
+    orphan = out / f".{'0a' * 16}.wav"
+    for left in (hidden / f"{'0a' * 16}.wav", hidden / "book.m4b", hidden / ".1.part", orphan):
+        left.write_bytes(b"left")
+    (out / ".own.wav").write_bytes(b"not of the book")
+    list(produce().make())
+    assert sorted(path.name for path in hidden.iterdir()) == ["chapters", "finished.json", "lock", "passages"]
+    assert not orphan.exists() and (out / ".own.wav").exists()
+
+
+def test_killed_while_chapters_change_names_the_next_run_completes_them(
+    produce: Callable[..., Production], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    days = [Chapter("Day", "One. Two."), Chapter("Day", "Three.")]
+    more = [Chapter("Day", "Zero."), *days]
+    list(produce(None, days).make())
+    running = produce(None, more).make()
+    next(running)  # chapter 1 is there, the former one has a hidden name
+    running.close()
+    assert len(names(out, ".*.wav")) == 1
+    rerun = produce(None, more)
+    assert all(work.is_finished for work in rerun.work)
+    list(rerun.make())
+    assert names(out) == ["01 Day.wav", "02 Day.wav", "03 Day.wav"] and not names(out, ".*.wav")
+
+
+def test_subtitles_come_with_each_chapter_and_follow_its_name(
+    produce: Callable[..., Production], tmp_path: Path
+) -> None:
+    out, settings = tmp_path / "out", replace(WAV, subtitles="srt")
+    running = produce(settings=settings).make()
+    next(running)
+    running.close()
+    assert names(out, "*.srt") == ["01 Morning.srt"]
+    words = (out / "01 Morning.srt").read_text("utf-8")
+    list(produce(None, [CHAPTERS[1], CHAPTERS[0]], settings).make())
+    assert names(out, "*.srt") == ["01 Evening.srt", "02 Morning.srt"]
+    assert (out / "02 Morning.srt").read_text("utf-8") == words and "Three." in (out / "01 Evening.srt").read_text()
+
+
+def test_a_chapter_made_again_under_another_name_leaves_no_old_file(
+    produce: Callable[..., Production], tmp_path: Path, stalling: set[int]
+) -> None:
+    stalling.add(passage_seed(7, "Four.", 0))
+    made(produce(None, [Chapter("Day", "Three. Four.")]))
+    more = [Chapter("Day", "Zero."), Chapter("Day", "Three. Four.")]
+    made(produce(None, more, options=replace(OPTIONS, retries=1)))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".qwen3tts", "01 Day.wav", "02 Day.wav", "Days.m3u8",
+    ]  # fmt: skip

@@ -26,6 +26,8 @@ PANELS = {
     panels.OUTPUT,
     panels.SAMPLING,
     panels.MACHINE,
+    panels.TABLE,
+    panels.WORK,
     "Server",
     "Thresholds",
 }

@@ -1,7 +1,7 @@
 """What README.md and the pages in docs/ show is run, on tiny files: every `qwen3tts` command, and the Python.
 
 A block of shell lines runs in a folder of its own, where `models/` holds nano and the one Base model that the pages
-call by its released name, `ref.wav` and `other.wav` are clips, texts, and the voices "anna" and "ben"
+call by its released name, `ref.wav` and `other.wav` are clips, texts, a table, and the voices "anna" and "ben"
 are saved. PLACES maps what else the pages name; NOT_RUN lists what is not run, and why. Blocks of another language
 than sh and python are for other systems, and are not run.
 """
@@ -112,6 +112,7 @@ def place(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         for name, n_samples in (("ref.wav", 47_000), ("other.wav", 40_000)):
             soundfile.write(name, tiny.reference_clip(n_samples), 24_000)
         Path("story.txt").write_text("Good morning.", "utf-8")
+        Path("lines.csv").write_text("sentence\nSeven.\nThree nine.\n", "utf-8")
         Path("sentences.txt").write_text("Good morning.\nGood night.\n", "utf-8")
         if "voice create" not in block:
             model, store = tts.TTS(pair().talker), VoiceStore(tmp_path / "voices")

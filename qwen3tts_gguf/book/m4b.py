@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ def require_av() -> Any:
     return av
 
 
-def write_m4b(path: Path, chapters: Sequence[tuple[str, Path, int]], tags: Tags) -> None:
-    """path: to be written, of any name. chapters: title, sound file and its number of samples at 24 kHz. Raises
-    AudioError."""
+def write_m4b(
+    path: Path, chapters: Sequence[tuple[str, Path, int]], tags: Tags, advance: Callable[[float], None]
+) -> None:
+    """path: to be written, of any name. chapters: title, sound file and its number of samples at 24 kHz. advance:
+    called with how much is done, 0 to 1. Raises AudioError."""
     av = require_av()
     try:
         with av.open(str(path), "w", format="ipod") as output:
@@ -52,6 +54,7 @@ def write_m4b(path: Path, chapters: Sequence[tuple[str, Path, int]], tags: Tags)
                             frame.pts, frame.time_base = n_written, Fraction(1, SAMPLE_RATE_HZ)
                             n_written += frame.samples
                             output.mux(stream.encode(frame))
+                        advance(min(1.0, n_written / start))
             output.mux(stream.encode(None))
     except (av.FFmpegError, OSError) as error:
         raise AudioError(f"{path}: cannot be written ({error})") from None

@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -27,7 +27,7 @@ from ..speech.script import Line
 from ..speech.spoken import Take
 from ..whole_file import whole_file
 
-__all__ = ["Finished", "Passages", "Workplace", "synced"]
+__all__ = ["Finished", "Passages", "Record", "Workplace", "synced"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,20 @@ class Finished:
     """Of subtitles: start and stop in seconds, and words."""
     tags: str
     """Digest of the tags it has."""
+    unended: list[int]
+    """Numbers of the passages that did not end, from 1 on."""
+    retries: int
+    """How many there were at most."""
+
+
+@dataclass
+class Record:
+    """What was made of a book: finished.json."""
+
+    chapters: dict[str, Finished] = field(default_factory=dict)
+    """By key."""
+    m4b: str = ""
+    """Digest of what the .m4b was made of and of its size."""
 
 
 class Workplace:
@@ -59,7 +73,8 @@ class Workplace:
         try:
             for folder in (self._passages, self.chapters):
                 folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / "lock").open("ab")
+            lock_file = self.folder / "lock"
+            lock = lock_file.open("ab")
         except OSError as error:
             raise AudioError(f"{self.folder}: cannot be written ({error.strerror})") from None
         with lock:
@@ -69,20 +84,23 @@ class Workplace:
                 raise UsageError(f"{self.folder.parent}: another process is making this book") from None
             for stopped in self.folder.rglob(".*.part"):  # what a killed process was writing
                 stopped.unlink(missing_ok=True)
+            for left in self.folder.iterdir():  # what it had written, and not moved to its place
+                if left.is_file() and left.name not in (lock_file.name, self._list.name):
+                    left.unlink()
             yield
 
-    def finished(self) -> dict[str, Finished]:
-        """Chapters by key; none if the list is missing or damaged."""
+    def record(self) -> Record:
+        """An empty one if it is missing or damaged."""
         try:
             found = json.loads(self._list.read_text("utf-8"))
-            return {key: Finished(**values) for key, values in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}
+            chapters = {key: Finished(**values) for key, values in found["chapters"].items()}
+            return Record(chapters, found["m4b"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return Record()
 
-    def save_finished(self, finished: dict[str, Finished]) -> None:
-        text = json.dumps({key: asdict(each) for key, each in finished.items()}, ensure_ascii=False, indent=1)
+    def save(self, record: Record) -> None:
         with whole_file(self._list) as unfinished:
-            unfinished.write_text(text, "utf-8")
+            unfinished.write_text(json.dumps(asdict(record), ensure_ascii=False, indent=1), "utf-8")
             synced(unfinished)
 
     def passages_of(self, key: str) -> Passages:

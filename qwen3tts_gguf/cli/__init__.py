@@ -1,14 +1,15 @@
 """The command line: the only place that prints, exits, or reads the environment.
 
     __init__  the app, and how errors end it        console  what the commands share
-    converting  speaking  books  serving  voices  codec  inspecting  devices  benching  verifying  the commands
+    converting  speaking  books  batching  serving  voices  codec       the commands
+    inspecting  devices  benching  verifying                            the commands
     voice_options  expanded  text_argument          what several commands take
     speech_output  reporting                        what they write
     wording                                         the library's parameters as flags
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error, printed in one line, 2 a command that
-was not understood, 3 speech that does not end, 4 a model that `verify` finds too far from its reference, 130 stopped by
-Ctrl-C, 143 by SIGTERM, 129 when the terminal was closed.
+was not understood, 3 speech that does not end, 4 a model that `verify` finds too far from its reference, 5 a batch
+in which rows failed, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 when the terminal was closed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,19 @@ import typer
 
 from ..engine.threads import SPIN_COUNT
 from ..errors import Error, NoEndOfSpeech
-from . import benching, books, codec, converting, devices, inspecting, serving, speaking, verifying, voices
+from . import (
+    batching,
+    benching,
+    books,
+    codec,
+    converting,
+    devices,
+    inspecting,
+    serving,
+    speaking,
+    verifying,
+    voices,
+)
 from .console import printable, stderr, stdout
 from .panels import App, paragraphs
 from .text_argument import DASH_HINT, QUOTES_HINT, TextCommand, UsageError
@@ -60,6 +73,7 @@ app.command()(books.read)
 app.command()(serving.serve)
 app.add_typer(voices.app, name="voice")
 app.add_typer(codec.app, name="codec")
+app.command()(batching.batch)
 app.command()(inspecting.inspect)
 app.command()(devices.devices)
 app.command()(benching.bench)

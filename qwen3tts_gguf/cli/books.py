@@ -140,7 +140,8 @@ def read(
     A folder also gets a playlist (.m3u8). Files have tags: title, book, author, number and cover.
 
     Notes, page numbers, program code and pictures are not read. A passage that does not end after all --retries is
-    written as it is, with a warning, and the exit code is 3 after the whole book.
+    written as it is, with a warning, and the exit code is 3 after the whole book. The same command warns again; with
+    more --retries it makes the chapters concerned again.
     """
     from ..book.chapters import read_book
 
@@ -236,8 +237,8 @@ def _make(production: Production, output: Path, quiet: bool) -> None:
     if kept and not quiet:
         stderr.print(f"chapters that are finished already: {kept} of {n}", soft_wrap=True)
     left = sum(len(work.chapter.text) for work in production.wanted if not work.is_finished)
-    with _bar(left, quiet) as advance:
-        for work, file, notes in production.make(advance):
+    with _bar(left, quiet) as (advance, advance_m4b):
+        for work, file, notes in production.make(advance, advance_m4b):
             print_notes(notes)
             if not quiet and not work.is_finished:
                 where = file if file.parent == output else output
@@ -248,12 +249,14 @@ def _make(production: Production, output: Path, quiet: bool) -> None:
 
 
 @contextmanager
-def _bar(n_letters: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar over the whole book, with the time left at the speed since the start."""
+def _bar(n_letters: int, quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[float], None]]]:
+    """A bar over the whole book, with the time left at the speed since the start, then one for the encoding of an
+    .m4b."""
     started, done = time.monotonic(), 0
     columns = (BarColumn(), TextColumn("{task.percentage:.0f} %"), TextColumn("{task.fields[left]}"))
     with progress(*columns, quiet=quiet) as bar:
         task = bar.add_task("", total=n_letters, left="")
+        encoding = bar.add_task("", total=1.0, left="of the .m4b", visible=False)
 
         def advance(n: int) -> None:
             nonlocal done
@@ -261,7 +264,10 @@ def _bar(n_letters: int, quiet: bool) -> Iterator[Callable[[int], None]]:
             left = max(0, n_letters - done) * (time.monotonic() - started) / max(1, done)
             bar.update(task, advance=n, left=f"{_clock(left)} left")
 
-        yield advance
+        def advance_m4b(fraction: float) -> None:
+            bar.update(encoding, completed=fraction, visible=True)
+
+        yield advance, advance_m4b
 
 
 def _clock(seconds: float) -> str:

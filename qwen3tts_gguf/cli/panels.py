@@ -14,7 +14,21 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["MACHINE", "MODEL", "OUTPUT", "SAMPLING", "TEXT", "VOICE", "App", "Command", "flag", "paragraphs", "value"]
+__all__ = [
+    "MACHINE",
+    "MODEL",
+    "OUTPUT",
+    "SAMPLING",
+    "TABLE",
+    "TEXT",
+    "VOICE",
+    "WORK",
+    "App",
+    "Command",
+    "flag",
+    "paragraphs",
+    "value",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,6 +38,8 @@ TEXT = "Text"
 OUTPUT = "Output"
 SAMPLING = "Sampling"
 MACHINE = "Machine"
+TABLE = "Table"
+WORK = "Work"
 
 
 def value(metavar: str, panel: str, help: str, *names: str, **settings: Any) -> Any:

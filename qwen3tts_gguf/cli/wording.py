@@ -14,15 +14,17 @@ FLAGS = {
     "Voice.from_speech": "--save-voice",
     "Voice.without_codes": "--x-vector-only",
     "check_memory": "--force",
+    "container": "--as",
     "overwrite": "--force",
     "unrecorded": "--force",
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
-            "codec_type", "device", "encoding", "format", "greedy", "language", "layout", "max_frames", "mmproj",
-            "name", "pause", "repetition_penalty", "retries", "seed", "speed", "split",
+            "codec_type", "device", "encoding", "format", "greedy", "id", "instruct", "instruct_column", "language",
+            "language_column", "layout", "max_frames", "mmproj", "name", "on_error", "output", "pause",
+            "repetition_penalty", "restart", "retries", "seed", "shard_rows", "speed", "split",
             "sub_repetition_penalty", "sub_temperature", "sub_top_k", "sub_top_p",
-            "temperature", "top_k", "top_p", "type",
+            "temperature", "top_k", "top_p", "type", "voice", "voice_column",
         )
     },
 }  # fmt: skip
