@@ -47,7 +47,10 @@ def started(lines: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
     columns = ("--text", "line", "--id", "key", "--voice-column", "who", "--shard-rows", "20")
     command = [sys.executable, "-m", "qwen3tts_gguf", "batch", str(lines), "-o", str(out), "--model", "nano"]
     command += ["--voices", str(out.with_name("voices")), "--lanes", "4"]  # not those of the user
-    return subprocess.Popen([*command, *columns, *more], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(
+        [*command, *columns, *more], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )  # fmt: skip
 
 
 def n_made(out: Path) -> int:
@@ -107,9 +110,9 @@ def test_two_processes_without_shards_share_the_work_too(lines: Path, unbroken: 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_batch_says_how_to_go_on(number: signal.Signals, code: int, lines: Path, tmp_path: Path) -> None:
+def test_a_stopped_batch_prints_how_to_continue(number: signal.Signals, code: int, lines: Path, tmp_path: Path) -> None:
     process = started(lines, tmp_path / "out")
     wait_for(lambda: n_made(tmp_path / "out") > 2, process)
     process.send_signal(number)
-    assert "the same command goes on" in process.communicate()[1].decode()
+    assert "the same command continues" in process.communicate()[1].decode()
     assert process.returncode == code

@@ -57,7 +57,7 @@ def test_killed_in_chapter_2_and_resumed_it_is_as_if_never_stopped(run: Run, boo
     arguments = [sys.executable, "-c", code, *map(str, call), "-o", str(out)]
     assert subprocess.run(arguments, env=environment, capture_output=True).returncode == -signal.SIGKILL
     assert list(sounds(out)) == ["01 Part One. Morning.wav"]
-    kept = {path: path.stat().st_mtime_ns for path in (out / ".qwen3tts" / "passages").glob("*/*.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in (out / ".qwen3tts" / "passages").glob("*/*.safetensors")}
     first = (out / "01 Part One. Morning.wav").stat().st_mtime_ns
     result = run(*call, "-o", out)
     assert result.code == 0 and "finished already: 1 of 3" in result.err

@@ -22,7 +22,7 @@ from .voices import VoiceBook
 __all__ = ["Speaker", "Spoken", "Stopped"]
 
 _OF_A_ROW = (TextError, OptionError, VoiceError, AudioError)
-"""What is wrong with a row, not with the machine: the job goes on."""
+"""What is wrong with a row, not with the machine: the job continues."""
 
 
 class _Cancels(Protocol):

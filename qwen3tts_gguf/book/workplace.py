@@ -1,6 +1,6 @@
 """The hidden folder of a book: its lock, the list of finished chapters, and the passages spoken so far.
 
-    .NAME.qwen3tts/   lock   finished.json   passages/KEY/*.npz (codes)   chapters/KEY.flac (of an .m4b only)
+    .NAME.qwen3tts/   lock   finished.json   passages/KEY/*.safetensors   chapters/KEY.flac (of an .m4b only)
 
 Every file appears whole and is on disk before it is relied on, so that a stop at any moment, or a power failure, loses
 no more than the passages that were being spoken. Codes take 0.4 kB per second of speech, so they are kept: when a
@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as read_arrays
+from safetensors.numpy import save as write_arrays
 
 from ..errors import AudioError, UsageError
 from ..speech.script import Line
@@ -129,20 +131,21 @@ class Passages:
     def load(self, line: Line) -> Take | None:
         """None if it is not there, or damaged by a power failure."""
         try:
-            with np.load(self._path(line), allow_pickle=False) as arrays:
-                return Take(arrays["codes"], int(arrays["seed"]))
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            arrays = read_arrays(self._path(line).read_bytes())
+            return Take(arrays["codes"], int(arrays["seed"][0]))
+        except (OSError, KeyError, SafetensorError):
             return None
 
     def save(self, line: Line, take: Take) -> None:
         with whole_file(self._path(line)) as unfinished:
-            with unfinished.open("wb") as file:
-                np.savez(file, codes=take.codes, seed=np.int64(take.seed))
+            unfinished.write_bytes(
+                write_arrays({"codes": np.ascontiguousarray(take.codes), "seed": np.array([take.seed])})
+            )
             synced(unfinished)
 
     def _path(self, line: Line) -> Path:
         words = json.dumps([line.text, line.seed])
-        return self._folder / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.npz"
+        return self._folder / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.safetensors"
 
 
 def synced(path: Path) -> None:

@@ -88,7 +88,7 @@ def batch(
       qwen3tts batch --status out
 
     The model is loaded once and several rows are spoken at once. A row always has the same samples, from its id and
-    --seed. Stop it at any time: the same command goes on where it was, and several processes may share one folder.
+    --seed. Stop it at any time: the same command continues where it was, and several processes may share one folder.
 
     A row that cannot be spoken is a row with its error. The exit code is 0 when all rows are done, 5 when some of them
     failed; --retry-failed makes those again.
@@ -134,7 +134,7 @@ def batch(
         with progress(*_COLUMNS, quiet=quiet) as bar:
             _work(project, shards, machine, bar)
     except (KeyboardInterrupt, SystemExit):
-        stderr.print("stopped: the same command goes on from here", soft_wrap=True)
+        stderr.print("stopped: the same command continues from here", soft_wrap=True)
         raise
     _end(project, shards, output, quiet)
 
