@@ -47,7 +47,7 @@ class SpeechResponse(Response):
     def __init__(self, services: Services, fields: SpeechFields) -> None:
         super().__init__()
         self._services, self._fields = services, fields
-        self._is_started = False
+        self._is_started = self._is_sent = False
         self._ignores_instructions = False
         self._n_samples = 0
         self._encoder: Encoder = encoder(fields.response_format, whole=not fields.is_streamed, speed=fields.speed)
@@ -57,6 +57,8 @@ class SpeechResponse(Response):
         work = asyncio.ensure_future(self._answer(scope, send))
         try:
             await asyncio.wait([gone, work], return_when=asyncio.FIRST_COMPLETED)
+            if self._is_sent:  # a server reports the end of the answer as a client that is gone
+                await asyncio.wait([work])
         finally:
             gone.cancel()
             work.cancel()
@@ -193,7 +195,12 @@ class SpeechResponse(Response):
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         """Waits while the client does not read; not for ever."""
         message = {"type": "http.response.body", "body": body, "more_body": more}
-        await within(self._services.settings.stall_timeout, send(message))
+
+        async def sent() -> None:
+            await send(message)
+            self._is_sent = not more
+
+        await within(self._services.settings.stall_timeout, sent())
 
 
 async def _disconnected(receive: Receive) -> None:
