@@ -168,7 +168,7 @@ HOMES = {
     "click": CLI,
     "rich": CLI,
     "platformdirs": (*CLI, "qwen3tts_gguf.ggml.trial", "qwen3tts_gguf.voice.cache"),
-    "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice.file"),
+    "safetensors": ("qwen3tts_convert.", "qwen3tts_gguf.voice.file", "qwen3tts_gguf.book.workplace"),
     "gguf": ("qwen3tts_convert.",),
     "huggingface_hub": ("qwen3tts_convert.hub",),
     "fastapi": ("qwen3tts_gguf.server.",),
