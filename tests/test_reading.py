@@ -97,9 +97,8 @@ def test_pauses_and_length_are_exact(story: list[Passage]) -> None:
 
 
 def test_three_lanes_equal_one_to_the_bit(speaker: TTS, story: list[Passage]) -> None:
-    half = TEXT[: TEXT.index(SENTENCES[30])]
-    alone = read(speaker, half, Voice.shipped("f2"), OPTIONS, split="sentence", pause=(0.4, 0.9))
-    for passage, other in zip(alone, story[:30], strict=True):
+    alone = read(speaker, TEXT, Voice.shipped("f2"), OPTIONS, split="sentence", pause=(0.4, 0.9))
+    for passage, other in zip(alone, story, strict=True):
         assert np.array_equal(passage.codes, other.codes) and np.array_equal(passage.samples, other.samples)
 
 
