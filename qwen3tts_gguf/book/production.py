@@ -153,8 +153,8 @@ class Production:
         advance: Callable[[int], None] = lambda n_letters: None,
         advance_m4b: Callable[[float], None] = lambda done: None,
     ) -> Iterator[tuple[Work, Path, Sequence[Note]]]:
-        """Make what is wanted and not finished; each wanted chapter once it is, with its file and notes. At the end the
-        .m3u8 of all chapters that are there is written, or the .m4b of those wanted.
+        """Make the wanted chapters that are not finished. Yields each wanted chapter when it is finished, with its file
+        and notes. At the end the .m3u8 of all finished chapters is written, or the .m4b of the wanted ones.
 
         advance: called with the number of letters of each passage. advance_m4b: called with how much of the .m4b is
         encoded, 0 to 1.

@@ -31,10 +31,10 @@ from .console import (
 )
 from .expanded import expanded
 from .long_text import LongTextOptions, PauseOption, SplitOption, SplitText
-from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
+from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, flag, value
 from .sampling_options import SamplingOptions
 from .speaking import chosen_model, with_words
-from .voice_options import VoiceOptions
+from .voice_options import InstructOption, SpeakerOption, VoiceOptions
 
 if TYPE_CHECKING:
     from ..book.contents import Book, Chapter
@@ -107,11 +107,8 @@ def read(
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
     voice_options: VoiceOptions = VoiceOptions(),
-    speaker: Annotated[str | None, value("NAME", VOICE, "Preset speaker of a CustomVoice model.", "--speaker")] = None,
-    instruct: Annotated[
-        str | None,
-        value("TEXT", VOICE, "Speaking style; for a VoiceDesign model, description of the voice.", "--instruct"),
-    ] = None,
+    speaker: SpeakerOption = None,
+    instruct: InstructOption = None,
     language: LanguageOption = None,
     seed: Annotated[
         int, value("N", SAMPLING, "Seed of the book; the same one makes the same book.", "--seed", min=0)

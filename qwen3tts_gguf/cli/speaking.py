@@ -41,7 +41,7 @@ from .panels import MACHINE, OUTPUT, SAMPLING, TEXT, VOICE, flag, value
 from .sampling_options import SamplingOptions
 from .sound_output import SoundOptions
 from .speech_output import report, speak_to
-from .voice_options import VoiceOptions
+from .voice_options import InstructOption, SpeakerOption, VoiceOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,11 +84,8 @@ def speak(
     model: ModelOption = DEFAULT_MODELS,
     mmproj: MmprojOption = None,
     voice_options: VoiceOptions = VoiceOptions(),
-    speaker: Annotated[str | None, value("NAME", VOICE, "Preset speaker of a CustomVoice model.", "--speaker")] = None,
-    instruct: Annotated[
-        str | None,
-        value("TEXT", VOICE, "Speaking style; for a VoiceDesign model, description of the voice.", "--instruct"),
-    ] = None,
+    speaker: SpeakerOption = None,
+    instruct: InstructOption = None,
     save_voice: Annotated[
         str | None, value("NAME", VOICE, "Save this speech under NAME as a voice to clone.", "--save-voice")
     ] = None,

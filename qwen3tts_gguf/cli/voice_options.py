@@ -15,9 +15,14 @@ if TYPE_CHECKING:
     from ..tts import TTS
     from ..voice.voice import Voice
 
-__all__ = ["ENVIRONMENT", "ClipOptions", "VoiceOptions", "known_voices"]
+__all__ = ["ENVIRONMENT", "ClipOptions", "InstructOption", "SpeakerOption", "VoiceOptions", "known_voices"]
 
 ENVIRONMENT = "QWEN3TTS_VOICE"
+SpeakerOption = Annotated[str | None, value("NAME", VOICE, "Preset speaker of a CustomVoice model.", "--speaker")]
+InstructOption = Annotated[
+    str | None,
+    value("TEXT", VOICE, "Speaking style; for a VoiceDesign model, description of the voice.", "--instruct"),
+]
 """Takes what --voice takes, for `speak` without --voice."""
 
 

@@ -93,7 +93,7 @@ def _by_net(text: str) -> dict[str, Device]:
         net, equals, name = (part.strip() for part in item.partition("="))
         if not equals or net not in NETS:
             raise OptionError(
-                f"'{item}' does not say which net goes where", hint=f"write NET=DEVICE; the nets are {', '.join(NETS)}"
+                f"'{item}' names no net and its device", hint=f"write NET=DEVICE; the nets are {', '.join(NETS)}"
             )
         chosen[net] = find_device(name)
     return chosen
