@@ -85,7 +85,7 @@ def _unsupported(message: str) -> Problem:
 
 
 def _pcm(samples: NDArray[np.float32]) -> bytes:
-    return np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+    return pcm16(samples).astype("<i2", copy=False).tobytes()
 
 
 class _Faster:
