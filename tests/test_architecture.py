@@ -60,6 +60,7 @@ ROWS = (
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
     "qwen3tts_gguf.measure",
     "qwen3tts_gguf.book.production",
+    "qwen3tts_gguf.book.shelf",
     "qwen3tts_gguf.book.chapters  qwen3tts_gguf.book.naming  qwen3tts_gguf.book.settings",
     "qwen3tts_gguf.book.m4b",
     "qwen3tts_gguf.book.epub  qwen3tts_gguf.book.plain  qwen3tts_gguf.book.tagging  qwen3tts_gguf.book.workplace",
