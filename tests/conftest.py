@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwen3tts_gguf.engine.threads import SPIN_COUNT
 
@@ -22,6 +22,9 @@ from qwen3tts_convert import ConvertedPair, convert
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.ggml.device import Backend
 from qwen3tts_gguf.model.files import ModelFiles
+
+if TYPE_CHECKING:
+    from serving import Running
 
 # The same cases in every run, so that a failure can be repeated; `just fuzz` tries more.
 _SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -78,6 +81,22 @@ def files(pair: Callable[..., ConvertedPair]) -> ModelFiles:
 def tts(pair: Callable[..., ConvertedPair]) -> TTS:
     """The same, loaded."""
     return TTS(pair().talker)
+
+
+@pytest.fixture(scope="module")
+def nano() -> Iterator[TTS]:
+    """The shipped model, with two lanes."""
+    with TTS("nano", n_lanes=2) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def server(nano: TTS, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of nano's; for tests that have skipped themselves without the extra `server`."""
+    from serving import running
+
+    with running(tmp_path_factory.mktemp("voices"), nano) as running_server:
+        yield running_server
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import soundfile
 import uvicorn
 
 from qwen3tts_gguf import TTS
@@ -20,6 +22,21 @@ from qwen3tts_gguf.server.settings import Settings
 
 TEXT = "Seven three nine."
 LONG = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen."
+
+
+class Made:
+    seconds = 0.0
+
+
+def seconds_of(sound: bytes) -> float:
+    """Of a decoded file."""
+    samples, rate = soundfile.read(io.BytesIO(sound))
+    return len(samples) / float(rate)
+
+
+def is_about(seconds: float, wanted: float) -> bool:
+    """But for what an encoder adds at the ends."""
+    return abs(seconds - wanted) < 0.12
 
 
 class Running:
@@ -61,6 +78,17 @@ class Running:
         finally:
             for turn in turns:
                 asyncio.run_coroutine_threadsafe(turn.__aexit__(None, None, None), self._loop).result(10)
+
+    @contextmanager
+    def made(self) -> Iterator[Made]:
+        """Counts the speech that is made inside the block, for answers whose seed the client does not choose."""
+        count, made = self.services.metrics.audio._value.get, Made()
+        self.wait_until(lambda: self.is_free)  # an answer is counted after its client has it
+        before = count()
+        yield made
+        self.wait_until(lambda: self.is_free)
+        made.seconds = count() - before
+        assert made.seconds > 0.5
 
     @property
     def is_free(self) -> bool:

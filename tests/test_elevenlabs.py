@@ -6,7 +6,7 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,12 +24,6 @@ from qwen3tts_gguf import TTS  # noqa: E402
 from qwen3tts_gguf.server.elevenlabs_formats import elevenlabs_encoder  # noqa: E402
 
 SINGLE, MULTI = "stream-input", "multi-stream-input"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with TTS("nano", n_lanes=2) as tts, running(tmp_path_factory.mktemp("voices"), tts) as server:
-        yield server
 
 
 class Client:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,17 +13,10 @@ import soundfile
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 
 import httpx
-from serving import LONG, TEXT, Running, running
+from serving import LONG, TEXT, Running
 
-from qwen3tts_gguf import TTS
 from qwen3tts_gguf.server import elevenlabs_routes
 from qwen3tts_gguf.server.elevenlabs_messages import whole_fields
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with TTS("nano", n_lanes=2) as tts, running(tmp_path_factory.mktemp("voices"), tts) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

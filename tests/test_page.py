@@ -14,18 +14,10 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'dev-browser'")
 
-from serving import LONG, TEXT, Running, running  # noqa: E402
-
-from qwen3tts_gguf import TTS  # noqa: E402
+from serving import LONG, TEXT, Running  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CLIP = Path(__file__).parents[1] / "models" / "voices" / "ken.flac"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with TTS("nano", n_lanes=2) as tts, running(tmp_path_factory.mktemp("voices"), tts) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

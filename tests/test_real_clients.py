@@ -7,57 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 
-from serving import TEXT, Running, running
-
-from qwen3tts_gguf import TTS
+from serving import TEXT, Running, is_about, seconds_of
 
 pytestmark = pytest.mark.clients
-ENCODER_DELAY = 0.12
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with TTS("nano", n_lanes=2) as tts, running(tmp_path_factory.mktemp("voices"), tts) as server:
-        yield server
-
-
-class Made:
-    """seconds: of sound that the server made inside the block."""
-
-    seconds = 0.0
-
-
-@contextmanager
-def made(server: Running) -> Iterator[Made]:
-    count, result = server.services.metrics.audio._value.get, Made()
-    before = count()
-    yield result
-    server.wait_until(lambda: server.is_free)
-    result.seconds = count() - before
-    assert result.seconds > 0.5
-
-
-def seconds_of(sound: bytes) -> float:
-    samples, rate = soundfile.read(io.BytesIO(sound))
-    return len(samples) / float(rate)
-
-
-def is_about(seconds: float, wanted: float) -> bool:
-    return abs(seconds - wanted) < ENCODER_DELAY
 
 
 # -- ElevenLabs --------------------------------------------------------------------------------------------------------
@@ -71,20 +34,20 @@ def elevenlabs(server: Running) -> Any:
 
 @pytest.mark.parametrize("way", ["convert", "stream"])
 def test_elevenlabs_speaks(server: Running, elevenlabs: Any, way: str) -> None:
-    with made(server) as whole:
+    with server.made() as whole:
         sound = b"".join(getattr(elevenlabs.text_to_speech, way)(voice_id="alloy", text=TEXT))
     assert is_about(seconds_of(sound), whole.seconds)
-    with made(server) as whole:
+    with server.made() as whole:
         speak = getattr(elevenlabs.text_to_speech, way)
         sound = b"".join(speak(voice_id="alloy", text=TEXT, output_format="pcm_16000", model_id="eleven_flash_v2_5"))
     assert is_about(len(sound) / 32_000, whole.seconds)
 
 
 def test_elevenlabs_reads_sound_with_timestamps(server: Running, elevenlabs: Any) -> None:
-    with made(server) as whole:
+    with server.made() as whole:
         one = elevenlabs.text_to_speech.convert_with_timestamps(voice_id="alloy", text=TEXT)
     assert is_about(seconds_of(base64.b64decode(one.audio_base_64)), whole.seconds)
-    with made(server) as whole:
+    with server.made() as whole:
         pieces = list(elevenlabs.text_to_speech.stream_with_timestamps(voice_id="alloy", text=TEXT))
     assert len(pieces) > 1
     assert is_about(seconds_of(b"".join(base64.b64decode(piece.audio_base_64) for piece in pieces)), whole.seconds)
@@ -94,7 +57,7 @@ def test_elevenlabs_writes_as_it_goes(server: Running, elevenlabs: Any) -> None:
     """Its client takes wss alone, so that without a proxy with TLS the scheme is put right."""
     client = elevenlabs.text_to_speech
     client._ws_base_url = server.url.replace("http", "ws")
-    with made(server) as whole:
+    with server.made() as whole:
         sound = b"".join(
             client.convert_realtime(voice_id="alloy", text=iter(TEXT.split()), model_id="eleven_flash_v2_5")
         )
@@ -130,7 +93,7 @@ def spoken_by_pipecat(server: Running, service: Callable[[Any], Any]) -> None:
                 service(session), frames_to_send=speak, pipeline_params=parameters, start_timeout=30.0
             )
 
-    with made(server) as whole:
+    with server.made() as whole:
         down, up = asyncio.run(run())
     assert [frame for frame in up if isinstance(frame, frames.ErrorFrame)] == []
     sounds = [frame for frame in down if isinstance(frame, frames.TTSAudioRawFrame)]
@@ -190,7 +153,7 @@ def spoken_by_livekit(server: Running, service: Callable[[Any], Any], *, streams
             await speech.aclose()
             return seconds
 
-    with made(server) as whole:
+    with server.made() as whole:
         seconds = asyncio.run(asyncio.wait_for(run(), 60))
     assert is_about(seconds, whole.seconds)
 
@@ -258,7 +221,7 @@ def test_openai_for_node_speaks(server: Running, tmp_path: Path, version: str) -
     if installed.returncode:
         pytest.skip("openai for Node cannot be installed")
     (tmp_path / "speak.mjs").write_text(NODE, "utf-8")
-    with made(server) as both:
+    with server.made() as both:
         run = subprocess.run([node, "speak.mjs", server.url], cwd=tmp_path, check=True, capture_output=True, timeout=60)
     found = json.loads(run.stdout)
     assert found["type"] == "audio/mpeg" and found["parts"] > 1 and found["models"][:2] == ["nano", "tts-1"]

@@ -6,7 +6,6 @@ import gc
 import json
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -18,9 +17,7 @@ pytest.importorskip("fastapi")
 import httpx
 import numpy as np
 import psutil
-from serving import LONG, TEXT, Running, running
-
-from qwen3tts_gguf import TTS
+from serving import LONG, TEXT, Running
 
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1e308, 2**63, 2**200, "", " ", "\0", "a" * 5000, "../../x", "\ud800", "🙂" * 50, "NaN",
@@ -34,12 +31,6 @@ FIELDS = (
 )  # fmt: skip
 PATHS = ("/v1/audio/speech", "/v1/audio/voices", "/v1/models", "/v1/audio/voices/%2e%2e", "//", "/v1/models/%00")
 PATHS += ("/v1/text-to-speech/alloy", "/v1/text-to-speech/%00/stream/with-timestamps?output_format=pcm_16000")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with TTS("nano", n_lanes=2) as nano, running(tmp_path_factory.mktemp("voices"), nano) as running_server:
-        yield running_server
 
 
 def hostile(rng: np.random.Generator) -> tuple[str, str, bytes, dict[str, str]]:

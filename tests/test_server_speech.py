@@ -7,7 +7,6 @@ import io
 import json
 import struct
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,6 @@ from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.reading import read
 
 ENCODER_DELAY = 4096  # samples that an encoder may add at both ends
-
-
-@pytest.fixture(scope="module")
-def nano() -> Iterator[TTS]:
-    with TTS("nano", n_lanes=2) as model:
-        yield model
-
-
-@pytest.fixture(scope="module")
-def server(nano: TTS, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("voices"), nano) as running_server:
-        yield running_server
 
 
 @pytest.fixture(scope="module")
@@ -300,62 +287,3 @@ def test_openai_python_raises_its_own_errors(client: openai.OpenAI) -> None:
 def test_openai_python_lists_models(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()][:2] == ["nano", "tts-1"]
     assert client.models.retrieve("tts-1").id == "tts-1"
-
-
-# -- what other clients send, byte by byte -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        pytest.param({"input": TEXT, "voice": "alloy", "model": "tts-1"}, id="Open WebUI, AnythingLLM"),
-        pytest.param({"input": TEXT, "model": "tts-1", "backend": "x"}, id="LibreChat"),
-        pytest.param(
-            {"model": "tts-1", "input": TEXT, "voice": "nova", "response_format": "mp3", "speed": 1}, id="SillyTavern"
-        ),
-        pytest.param(
-            {"model": "gpt-4o-mini-tts", "voice": "ash", "input": TEXT, "response_format": "pcm", "instructions": None},
-            id="openai-agents",
-        ),
-        pytest.param(
-            {
-                "input": TEXT,
-                "model": "gpt-4o-mini-tts",
-                "voice": "ash",
-                "response_format": "mp3",
-                "speed": 1.0,
-                "stream_format": "sse",
-            },
-            id="LiveKit",
-        ),
-        pytest.param(
-            {
-                "model": "kokoro",
-                "input": TEXT,
-                "voice": "shimmer",
-                "response_format": "opus",
-                "speed": 1.0,
-                "lang_code": "en",
-                "volume_multiplier": 1.0,
-                "normalization_options": {"normalize": True},
-                "return_download_link": False,
-            },
-            id="Kokoro-FastAPI",
-        ),
-        pytest.param(
-            {
-                "input": TEXT,
-                "speaker": "verse",
-                "language": "Auto",
-                "task_type": "Base",
-                "max_new_tokens": 2048,
-                "instruct": "calm",
-                "response_format": "wav",
-            },
-            id="vllm-omni",
-        ),
-    ],
-)
-def test_what_other_clients_send_is_spoken(server: Running, body: dict[str, Any]) -> None:
-    answer = server.client.post("/v1/audio/speech", json=body)
-    assert answer.status_code == 200 and len(answer.content) > 1000

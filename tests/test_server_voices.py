@@ -22,12 +22,6 @@ KEY = {"Authorization": "Bearer sesame"}
 
 
 @pytest.fixture(scope="module")
-def nano() -> Iterator[TTS]:
-    with TTS("nano", n_lanes=2) as model:
-        yield model
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("server") / "voices"
 

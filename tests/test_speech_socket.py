@@ -7,7 +7,6 @@ import io
 import json
 import re
 import threading
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,6 @@ from serving import LONG, Running, running  # noqa: E402
 from qwen3tts_gguf import TTS, SpeechOptions  # noqa: E402
 
 TEXT = "The quick brown fox jumps over the lazy dog."
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with TTS("nano", n_lanes=2) as tts, running(tmp_path_factory.mktemp("voices"), tts) as server:
-        yield server
 
 
 class Client:

@@ -52,10 +52,9 @@ class Wyoming:
 
 
 @pytest.fixture(scope="module")
-def wyoming(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wyoming]:
+def wyoming(nano: TTS, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wyoming]:
     listener = socket.create_server(("127.0.0.1", 0))
-    folder = tmp_path_factory.mktemp("voices")
-    with TTS("nano", n_lanes=2) as tts, running(folder, tts, wyoming=listener) as server:
+    with running(tmp_path_factory.mktemp("voices"), nano, wyoming=listener) as server:
         yield Wyoming(server, listener.getsockname()[1])
 
 
