@@ -6,12 +6,14 @@ import asyncio
 import io
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import soundfile
 import uvicorn
 
@@ -21,6 +23,8 @@ from qwen3tts_gguf.server.services import Services
 from qwen3tts_gguf.server.settings import Settings
 
 TEXT = "Seven three nine."
+PATIENCE = 120
+"""Seconds after which a test gives up: none takes so long, but on a machine that is busy with other work."""
 LONG = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen."
 
 
@@ -44,7 +48,7 @@ class Running:
 
     def __init__(self, url: str, services: Services, loop: asyncio.AbstractEventLoop) -> None:
         self.url, self.services, self._loop = url, services, loop
-        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self.client = httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False)
 
     def speak(self, text: str = TEXT, **fields: Any) -> httpx.Response:
         return self.client.post("/v1/audio/speech", json={"input": text, **fields})
@@ -53,7 +57,7 @@ class Running:
         async def call() -> Any:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(PATIENCE)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Of the server's state, looked at on its loop."""
@@ -62,7 +66,7 @@ class Running:
             while not condition():
                 await asyncio.sleep(0.005)
 
-        asyncio.run_coroutine_threadsafe(asyncio.wait_for(wait(), 20), self._loop).result(25)
+        asyncio.run_coroutine_threadsafe(asyncio.wait_for(wait(), PATIENCE), self._loop).result(2 * PATIENCE)
 
     @contextmanager
     def occupied(self, *, live: bool = True) -> Iterator[None]:
@@ -72,12 +76,26 @@ class Running:
         async def enter() -> list[Any]:
             return [await scheduler.enter(client=f"holder {i}", live=live).__aenter__() for i in range(2)]
 
-        turns = asyncio.run_coroutine_threadsafe(enter(), self._loop).result(10)
+        turns = asyncio.run_coroutine_threadsafe(enter(), self._loop).result(PATIENCE)
         try:
             yield
         finally:
             for turn in turns:
-                asyncio.run_coroutine_threadsafe(turn.__aexit__(None, None, None), self._loop).result(10)
+                asyncio.run_coroutine_threadsafe(turn.__aexit__(None, None, None), self._loop).result(PATIENCE)
+
+    def counts(self) -> tuple[int, int, int]:
+        """Threads, tasks and open files, of a server that nobody uses."""
+        self.wait_until(lambda: self.is_free)
+        process = psutil.Process()
+        return process.num_threads(), len(self.on_loop(asyncio.all_tasks)), process.num_fds()
+
+    def comes_down_to(self, most: tuple[int, ...]) -> bool:
+        """Whether the counts do, for which connections that were closed may need a moment."""
+        for _ in range(1000):
+            if all(count <= bound for count, bound in zip(self.counts(), most, strict=True)):
+                return True
+            time.sleep(0.01)
+        return False
 
     @contextmanager
     def made(self) -> Iterator[Made]:
@@ -142,7 +160,7 @@ def running(
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert started.wait(60)
+    assert started.wait(PATIENCE)
     host, port = listener.getsockname()
     server_at = Running(f"http://{host}:{port}", app.state.services, loop)
     try:
@@ -150,5 +168,5 @@ def running(
     finally:
         server_at.client.close()
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE)
         loop.close()

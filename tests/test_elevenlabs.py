@@ -18,7 +18,7 @@ import soundfile
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 websockets = pytest.importorskip("websockets", reason="needs the extra 'server'")
 
-from serving import LONG, TEXT, Running, running  # noqa: E402
+from serving import LONG, PATIENCE, TEXT, Running, running  # noqa: E402
 
 from qwen3tts_gguf import TTS  # noqa: E402
 from qwen3tts_gguf.server.elevenlabs_formats import elevenlabs_encoder  # noqa: E402
@@ -36,7 +36,7 @@ class Client:
     async def until(self, is_last: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
         got: list[dict[str, Any]] = []
         while not got or not is_last(got[-1]):
-            got.append(json.loads(await asyncio.wait_for(self.socket.recv(), 60)))
+            got.append(json.loads(await asyncio.wait_for(self.socket.recv(), PATIENCE)))
         return got
 
     async def rest(self) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def connected(
 
     async def run() -> Any:
         async with websockets.connect(url, additional_headers=headers) as socket:
-            return await asyncio.wait_for(talk(Client(socket)), 60)
+            return await asyncio.wait_for(talk(Client(socket)), PATIENCE)
 
     return asyncio.run(run())
 

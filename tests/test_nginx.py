@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 import httpx
-from serving import LONG, TEXT, running
+from serving import LONG, PATIENCE, TEXT, running
 
 from qwen3tts_gguf import TTS
 from qwen3tts_gguf.server.answer import SpeechResponse
@@ -40,8 +40,8 @@ def nginx_before(folder: Path, *servers: str) -> Iterator[httpx.Client]:
     (folder / "nginx.conf").write_text(f"{logs}\n{page}\n}}\n", "utf-8")
     process = subprocess.Popen([program, "-p", str(folder), "-c", str(folder / "nginx.conf")])
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
-            for _ in range(500):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False) as client:
+            for _ in range(6000):
                 try:
                     client.get("/health")
                     break
@@ -50,7 +50,7 @@ def nginx_before(folder: Path, *servers: str) -> Iterator[httpx.Client]:
             yield client
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def test_a_full_server_passes_the_request_on_to_the_next(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_stream_arrives_as_it_is_made(tmp_path: Path, monkeypatch: pytest.Monk
         nonlocal n_sent
         n_sent += 1
         if n_sent == 3:
-            assert await asyncio.to_thread(may_go_on.wait, 20)
+            assert await asyncio.to_thread(may_go_on.wait, PATIENCE)
         await send(self, *message, **more)
 
     with (

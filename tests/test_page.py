@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'dev-browser'")
 
-from serving import LONG, TEXT, Running  # noqa: E402
+from serving import LONG, PATIENCE, TEXT, Running  # noqa: E402
 
 from qwen3tts_gguf.server.answer import SpeechResponse  # noqa: E402
 
@@ -67,7 +67,7 @@ def test_the_speech_is_played_while_it_is_made(page: Any, monkeypatch: pytest.Mo
         nonlocal n_sent
         n_sent += 1
         if n_sent == 60:
-            await asyncio.to_thread(may_go_on.wait, 100)
+            await asyncio.to_thread(may_go_on.wait, PATIENCE)
         await send(self, *message, **more)
 
     monkeypatch.setattr(SpeechResponse, "_send", held)

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 
 import httpx
-from serving import TEXT, Running, is_about, seconds_of
+from serving import PATIENCE, TEXT, Running, is_about, seconds_of
 
 JSON = {"Content-Type": "application/json"}
 KEY = {"Authorization": "Bearer none"}
@@ -151,7 +151,7 @@ def test_open_webui_asks_for_every_sentence_at_once(server: Running) -> None:
     texts = ("Seven.", "Three nine.", "Yes.", "Open the door.", "Good morning Anna.", "Thank you.")
 
     def ask(text: str) -> httpx.Response:
-        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False) as client:
             body = {"input": text, "voice": "alloy", "model": "tts-1"}
             return client.post("/v1/audio/speech", json=body, headers=JSON | KEY)
 

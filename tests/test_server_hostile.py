@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -17,7 +16,7 @@ pytest.importorskip("fastapi")
 import httpx
 import numpy as np
 import psutil
-from serving import LONG, TEXT, Running
+from serving import LONG, PATIENCE, TEXT, Running
 
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1e308, 2**63, 2**200, "", " ", "\0", "a" * 5000, "../../x", "\ud800", "🙂" * 50, "NaN",
@@ -91,7 +90,7 @@ def raw(server: Running, data: bytes) -> bytes:
     host, port = server.url.removeprefix("http://").split(":")
     answer = b""
     with (
-        socket.create_connection((host, int(port)), timeout=10) as connection,
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as connection,
         suppress(ConnectionError),  # the server may close before it has read everything
     ):
         connection.sendall(data)
@@ -124,7 +123,7 @@ def grown(server: Running, n: int) -> None:
 
     def ask(i: int) -> None:
         body = {"input": LONG if i % 3 == 0 else TEXT, "response_format": ("pcm", "mp3", "opus")[i % 3], "seed": i}
-        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False) as client:
             if i % 3:
                 assert client.post("/v1/audio/speech", json=body).status_code == 200
                 return
@@ -137,11 +136,6 @@ def grown(server: Running, n: int) -> None:
     gc.collect()
 
 
-def counts() -> tuple[int, int]:
-    process = psutil.Process()
-    return process.num_threads(), process.num_fds()
-
-
 @pytest.mark.parametrize("n", [24, pytest.param(1000, marks=pytest.mark.soak)])
 def test_clients_that_hang_up_leave_memory_threads_and_files_as_they_were(server: Running, n: int) -> None:
     def rss_after(n: int) -> int:
@@ -150,16 +144,11 @@ def test_clients_that_hang_up_leave_memory_threads_and_files_as_they_were(server
 
     rss = max(rss_after(max(12, n // 10)) for _ in range(2))  # caches, threads and malloc's pools reach their size
     server.client.close()
-    before = counts()
+    threads, tasks, files = server.counts()
     last_rss = min(rss_after(n // 2) for _ in range(2))  # malloc keeps now more, now less of what was freed
-    for _ in range(500):  # closed connections take a moment to leave
-        if counts() <= before:
-            break
-        time.sleep(0.01)
-    after = counts()
-    server.client = httpx.Client(base_url=server.url, timeout=30, trust_env=False)
-    assert after[0] <= before[0] + 3  # thread pools may still grow a little; a thread per lost client would be 8
-    assert after[1] <= before[1]
+    # Thread pools may still grow a little; a thread per lost client would be 8.
+    assert server.comes_down_to((threads + 3, tasks + 2, files)), server.counts()
+    server.client = httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False)
     assert last_rss < 1.1 * rss
 
 

@@ -57,7 +57,7 @@ def with_scheduler(test: Callable[[Scheduler], Awaitable[None]], n_lanes: Any = 
         scheduler = Scheduler(ModelHolder(lambda: model), n_lanes=n_lanes, n_queue=n_queue)
         async with scheduler.model.lease():
             scheduler.model_is_loaded(model)
-        await asyncio.wait_for(test(scheduler), 10)
+        await asyncio.wait_for(test(scheduler), 120)
         await scheduler.stop(grace_seconds=0.1)
 
     asyncio.run(run())
@@ -222,6 +222,26 @@ def test_a_stopping_scheduler_refuses_and_ends_what_does_not_end() -> None:
         with pytest.raises(Problem) as refused:
             scheduler.enter(client="a", live=True)
         assert refused.value.status == 503
+
+    with_scheduler(test)
+
+
+@pytest.mark.parametrize("n_turns", range(5))
+def test_a_cancel_of_the_stop_is_not_lost_when_the_last_request_leaves(n_turns: int) -> None:
+    """Whatever turn of the event loop it comes in, before the stop goes on."""
+
+    async def test(scheduler: Scheduler) -> None:
+        asking = Asking(scheduler, "a")
+        await settle()
+        stopping = asyncio.create_task(scheduler.stop(grace_seconds=60))
+        await settle()
+        asking.task.cancel()
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        was_over = stopping.done()
+        stopping.cancel()
+        await asyncio.gather(stopping, asking.task, return_exceptions=True)
+        assert was_over or stopping.cancelled()
 
     with_scheduler(test)
 

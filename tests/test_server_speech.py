@@ -19,7 +19,7 @@ pytest.importorskip("fastapi")
 import httpx
 import openai
 import soundfile
-from serving import LONG, TEXT, Running, running
+from serving import LONG, PATIENCE, TEXT, Running, running
 
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.reading import read
@@ -242,7 +242,7 @@ def test_many_clients_at_once_get_their_own_speech_or_429(nano: TTS, tmp_path: P
         start = threading.Barrier(32)
 
         def ask(seed: int) -> httpx.Response:
-            with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+            with httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False) as client:
                 start.wait()
                 return client.post("/v1/audio/speech", json={"input": TEXT, "response_format": "pcm", "seed": seed})
 

@@ -6,20 +6,18 @@ import asyncio
 import io
 import json
 import re
-import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import soundfile
 
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 websockets = pytest.importorskip("websockets", reason="needs the extra 'server'")
 
-from serving import LONG, Running, running  # noqa: E402
+from serving import LONG, PATIENCE, Running, running  # noqa: E402
 
 from qwen3tts_gguf import TTS, SpeechOptions  # noqa: E402
 
@@ -39,7 +37,7 @@ class Client:
         """Messages up to the first of one of these types."""
         got: list[Any] = []
         while True:
-            frame = await asyncio.wait_for(self.socket.recv(), 60)
+            frame = await asyncio.wait_for(self.socket.recv(), PATIENCE)
             got.append(frame if isinstance(frame, bytes) else json.loads(frame))
             if isinstance(got[-1], dict) and got[-1]["type"] in until:
                 return got
@@ -95,8 +93,8 @@ def test_sound_comes_before_the_text_is_complete(server: Running) -> None:
     async def talk(client: Client) -> tuple[Any, list[Any]]:
         await client.send("session.config", split_granularity="token")
         await client.send("input.text", text="Good morning Anna, today is sunny and ")
-        first = await asyncio.wait_for(client.socket.recv(), 30)
-        second = await asyncio.wait_for(client.socket.recv(), 30)
+        first = await asyncio.wait_for(client.socket.recv(), PATIENCE)
+        second = await asyncio.wait_for(client.socket.recv(), PATIENCE)
         await client.send("input.text", text="warm.")
         await client.send("input.done")
         return (first, second), await client.receive("session.done")
@@ -326,18 +324,12 @@ def test_sessions_leave_no_threads_tasks_or_files(server: Running, n_sessions: i
         await client.send("input.done")
         await client.receive("audio.start" if i % 3 == 0 else "session.done")
 
-    def state() -> tuple[int, int, int]:
-        server.wait_until(lambda: server.is_free)
-        n_tasks = len(server.on_loop(asyncio.all_tasks))
-        return threading.active_count(), n_tasks, psutil.Process().num_fds()
-
     for i in range(10):
         session(server, lambda client, i=i: talk(client, i))
-    before = state()
+    threads, tasks, files = server.counts()
     for i in range(n_sessions):
         session(server, lambda client, i=i: talk(client, i))
-    after = state()
-    assert after[0] <= before[0] + 2 and after[1] <= before[1] + 2 and after[2] <= before[2] + 4
+    assert server.comes_down_to((threads + 2, tasks + 2, files + 4)), server.counts()
 
 
 def test_the_example_of_the_documentation_runs(server: Running) -> None:

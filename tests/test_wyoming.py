@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 pytest.importorskip("wyoming", reason="needs the extra 'server'")
 
-from serving import LONG, TEXT, Running, running
+from serving import LONG, PATIENCE, TEXT, Running, running
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncTcpClient
 from wyoming.error import Error
@@ -46,7 +44,7 @@ class Wyoming:
 
         async def run() -> Any:
             async with AsyncTcpClient("127.0.0.1", self.port) as client:
-                return await asyncio.wait_for(talk(client), 60)
+                return await asyncio.wait_for(talk(client), PATIENCE)
 
         return asyncio.run(run())
 
@@ -201,7 +199,7 @@ def test_what_cannot_be_spoken_is_an_error_and_the_end(wyoming: Wyoming, event: 
     ],
 )
 def test_hostile_bytes_end_their_connection_alone(wyoming: Wyoming, data: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", wyoming.port), timeout=20) as hostile:
+    with socket.create_connection(("127.0.0.1", wyoming.port), timeout=PATIENCE) as hostile:
         hostile.sendall(data)
         answer = b""
         try:
@@ -219,15 +217,9 @@ def test_a_client_that_goes_leaves_nothing_behind(wyoming: Wyoming) -> None:
         while not AudioChunk.is_type((await client.read_event()).type):  # type: ignore[union-attr]
             pass
 
-    def state() -> tuple[int, int, int]:
-        wyoming.server.wait_until(lambda: wyoming.server.is_free)
-        n_tasks = len(wyoming.server.on_loop(asyncio.all_tasks))
-        return threading.active_count(), n_tasks, psutil.Process().num_fds()
-
     for _ in range(5):
         wyoming.talk(begin)
-    before = state()
+    most = tuple(count + 4 for count in wyoming.server.counts())
     for _ in range(40):
         wyoming.talk(begin)
-    after = state()
-    assert all(there <= here + 4 for here, there in zip(before, after, strict=True))
+    assert wyoming.server.comes_down_to(most), wyoming.server.counts()
