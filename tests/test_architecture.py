@@ -41,6 +41,7 @@ ROWS = (
     "qwen3tts_gguf.server.openai_speech",
     "qwen3tts_gguf.server.answer",
     "qwen3tts_gguf.server.services",
+    "qwen3tts_gguf.server.runaways",
     "qwen3tts_gguf.server.long_speech  qwen3tts_gguf.server.scheduler  qwen3tts_gguf.server.speech_fields",
     "qwen3tts_gguf.server.guard  qwen3tts_gguf.server.model  qwen3tts_gguf.server.voices"
     "  qwen3tts_gguf.server.encoding  qwen3tts_gguf.server.framing  qwen3tts_gguf.server.pace",

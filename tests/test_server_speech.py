@@ -17,7 +17,6 @@ import pytest
 pytest.importorskip("fastapi")
 
 import httpx
-import openai
 import soundfile
 from serving import LONG, PATIENCE, TEXT, Running, running
 
@@ -255,35 +254,3 @@ def test_many_clients_at_once_get_their_own_speech_or_429(nano: TTS, tmp_path: P
         for answer in refused:
             assert error_of(answer)["type"] == "rate_limit_error"
             assert int(answer.headers["retry-after"]) >= 1
-
-
-# -- OpenAI's own client -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def client(server: Running) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-
-
-def test_openai_python_speaks(client: openai.OpenAI, alone: bytes) -> None:
-    whole = client.audio.speech.create(
-        model="tts-1", voice="alloy", input=TEXT, response_format="pcm", extra_body={"seed": 5}
-    )
-    assert whole.content == alone  # alloy is the default voice
-    with client.audio.speech.with_streaming_response.create(
-        model="tts-1", voice="alloy", input=TEXT, response_format="pcm", extra_body={"seed": 5}
-    ) as streamed:
-        assert b"".join(streamed.iter_bytes(1024)) == alone
-
-
-def test_openai_python_raises_its_own_errors(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as raised:
-        client.audio.speech.create(model="tts-1", voice="nobody", input=TEXT)
-    assert raised.value.code == "voice_not_found" and raised.value.param == "voice"
-    with pytest.raises(openai.NotFoundError):
-        client.models.retrieve("no-such-model")
-
-
-def test_openai_python_lists_models(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()][:2] == ["nano", "tts-1"]
-    assert client.models.retrieve("tts-1").id == "tts-1"

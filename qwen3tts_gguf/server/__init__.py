@@ -6,6 +6,7 @@
     encoding   samples to WAV, MP3, Opus, FLAC, AAC, PCM   record     what is noted of a request
     speech_fields  the JSON of a request                   answer     a request is spoken, encoded and sent
     long_speech    a text of several passages              framing  what is sent around the sound
+    runaways   streams that did not end
     guard      keys, hosts, origins, sizes, the log        metrics    counters for Prometheus
     services   what every wire works with                  docs_page  /docs
     openai_speech  openai_models  voice_routes             app        all of it as one ASGI application

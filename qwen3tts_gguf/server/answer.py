@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -37,6 +38,7 @@ __all__ = ["SpeechResponse"]
 
 AnySpeech = Utterance | LongSpeech
 _MOST_WARNING = 200
+_RETRY = "x-stainless-retry-count"  # of OpenAI's SDKs
 
 
 class SpeechResponse(Response):
@@ -82,6 +84,8 @@ class SpeechResponse(Response):
         record.facts.update(letters=len(fields.text), format=fields.response_format)
         outcome = "cancelled"
         try:
+            if Headers(scope=scope).get(_RETRY, "0") != "0":
+                self._services.runaways.refuse_again(fields)
             await self._speak(scope, send, record)
             outcome = "ok"
         except Exception as error:
@@ -90,6 +94,7 @@ class SpeechResponse(Response):
             record.facts["error"] = problem.code
             if isinstance(error, NoEndOfSpeech):
                 metrics.runaways.inc()
+                self._services.runaways.add(fields)
                 if fields.seed is not None and fields.seed >= 0:
                     problem.headers["x-should-retry"] = "false"
             if problem.code == "internal_error" and not isinstance(error, OSError):

@@ -27,6 +27,7 @@ from .guard import Guard
 from .metrics import Metrics
 from .model import ModelHolder
 from .problems import Problem, problem_of
+from .runaways import Runaways
 from .scheduler import Scheduler
 from .services import Services
 from .settings import Settings
@@ -85,7 +86,7 @@ def create_app(
     metrics = Metrics()
     metrics.watch("qwen3tts_lanes_busy", "Speeches being made", lambda: scheduler.n_running)
     metrics.watch("qwen3tts_queue_length", "Requests that wait", lambda: scheduler.n_waiting)
-    services = Services(settings, model, scheduler, voices, metrics, model_name)
+    services = Services(settings, model, scheduler, voices, metrics, Runaways(), model_name)
     app.state.services = services
     for wire in (openai_speech, openai_models, voice_routes, elevenlabs_routes, socket_routes):
         app.include_router(wire.router(services))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .metrics import Metrics
 from .model import ModelHolder
+from .runaways import Runaways
 from .scheduler import Scheduler
 from .settings import Settings
 from .voices import Voices
@@ -22,5 +23,6 @@ class Services:
     scheduler: Scheduler
     voices: Voices
     metrics: Metrics
+    runaways: Runaways
     model_name: str
     """As clients are shown it, also before the model is loaded."""
