@@ -8,6 +8,8 @@ import shutil
 import threading
 import wave
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'dev-browser'")
 
-from serving import LONG, PATIENCE, TEXT, Running  # noqa: E402
+from serving import LONG, PATIENCE, TEXT, Running, running  # noqa: E402
 
+from qwen3tts_gguf import TTS  # noqa: E402
 from qwen3tts_gguf.server.answer import SpeechResponse  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -232,6 +235,31 @@ def test_on_plain_http_in_a_network_it_speaks_and_says_why_it_cannot_record(brow
     speak(page, TEXT)
     playwright.expect(page.locator("#state")).to_have_text("Done.")
     context.close()
+
+
+def test_a_page_of_another_origin_speaks_where_it_is_let_in(browser: Any, nano: TTS, tmp_path: Path) -> None:
+    """With a key and a JSON body, so that the browser asks first."""
+    speak = """async (url) => {
+        const headers = { Authorization: "Bearer none", "Content-Type": "application/json" };
+        const body = JSON.stringify({ input: "Yes.", response_format: "pcm" });
+        const answer = await fetch(url + "/v1/audio/speech", { method: "POST", headers, body });
+        return [answer.headers.get("X-Qwen3tts-Seed"), (await answer.arrayBuffer()).byteLength];
+    }"""
+    (tmp_path / "index.html").write_text("<p>a page</p>", "utf-8")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as pages:
+        threading.Thread(target=pages.serve_forever).start()
+        origin = f"http://127.0.0.1:{pages.server_port}"
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(origin)
+        with running(tmp_path / "a", nano, cors_origins=(origin,)) as open_to_it:
+            seed, n_bytes = page.evaluate(speak, open_to_it.url)
+            assert int(seed) >= 0 and n_bytes > 10_000
+        with running(tmp_path / "b", nano) as closed, pytest.raises(playwright.Error, match="Failed to fetch"):
+            page.evaluate(speak, closed.url)
+        context.close()
+        pages.shutdown()
 
 
 def test_nothing_comes_from_another_host(browser: Any, server: Running) -> None:

@@ -150,6 +150,34 @@ def test_a_file_continues_once_a_live_speech_has_its_first_sound() -> None:
     with_scheduler(test, n_lanes=2)
 
 
+def test_live_speech_does_not_stop_files_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many live requests come, all of which need the only lane."""
+    monkeypatch.setattr(module, "_FILES_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_FILES_GO_ON_SECONDS", 0.01)
+
+    async def test(scheduler: Scheduler) -> None:
+        file, waiting_file = Asking(scheduler, "a", live=False), Asking(scheduler, "b", live=False)
+        await settle()
+        live = [Asking(scheduler, "c") for _ in range(3)]
+        await settle()
+        assert file.runs and file.speech.held
+        for _ in range(3):
+            while file.speech.held:
+                await asyncio.sleep(0.001)
+            assert live[0].runs and not waiting_file.runs
+            while not file.speech.held:
+                await asyncio.sleep(0.001)
+        await file.end()
+        while not waiting_file.runs:
+            await asyncio.sleep(0.001)
+        assert live[0].runs and not live[0].speech.cancelled
+        for each in (waiting_file, *live):
+            await each.end()
+            await settle()
+
+    with_scheduler(test)
+
+
 def test_a_slow_reader_gives_its_lane_to_others_and_takes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_AWAY_SECONDS", 0.001)
 

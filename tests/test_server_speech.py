@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import struct
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,7 @@ from serving import LONG, PATIENCE, TEXT, Running, running
 
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
 from qwen3tts_gguf.reading import read
+from qwen3tts_gguf.server.answer import SpeechResponse
 
 ENCODER_DELAY = 4096  # samples that an encoder may add at both ends
 
@@ -59,11 +62,40 @@ def test_every_format_decodes_to_the_length_of_the_speech(
     answer = server.speak(response_format=format, stream=stream, seed=5)
     assert answer.status_code == 200 and answer.content.startswith(head)
     assert ("content-length" in answer.headers) == (not stream)
-    if format == "flac" and stream:
-        return  # libsndfile cannot read it without its totals; other decoders can
-    samples, rate = soundfile.read(io.BytesIO(answer.content), dtype="float32")
     n = len(alone) // 2
+    if format == "flac" and stream:  # libsndfile cannot read it without its totals
+        assert n_samples_by_ffmpeg(answer.content) == n
+        return
+    samples, rate = soundfile.read(io.BytesIO(answer.content), dtype="float32")
     assert n <= round(len(samples) * 24_000 / rate) <= n + ENCODER_DELAY
+
+
+def n_samples_by_ffmpeg(sound: bytes) -> int:
+    """At 24 kHz."""
+    av = pytest.importorskip("av", reason="needs the extra 'aac'")
+    with av.open(io.BytesIO(sound)) as container:
+        frames = list(container.decode(audio=0))
+    assert {frame.sample_rate for frame in frames} == {24_000}
+    return sum(frame.samples for frame in frames)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("format", ["mp3", "opus", "wav", "aac"])
+def test_ffmpeg_decodes_it_too(server: Running, alone: bytes, format: str, stream: bool) -> None:
+    av = pytest.importorskip("av", reason="needs the extra 'aac'")
+    answer = server.speak(response_format=format, stream=stream, seed=5)
+    assert answer.status_code == 200
+    with av.open(io.BytesIO(answer.content)) as container:
+        seconds = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+    n = len(alone) // 2
+    assert n <= round(seconds * 24_000) <= n + ENCODER_DELAY
+
+
+def test_aac_is_refused_where_its_library_is_not_installed(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    answer = server.speak(response_format="aac")
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "unsupported_response_format")
+    assert "without aac" in error_of(answer)["message"]
 
 
 def test_mp3_is_the_default_and_two_answers_joined_are_one_file(server: Running, alone: bytes) -> None:
@@ -225,6 +257,35 @@ def test_a_client_that_leaves_the_queue_is_forgotten(server: Running) -> None:
         server.wait_until(lambda: scheduler.n_waiting == 0)
         assert scheduler.n_running == 2
     server.wait_until(lambda: server.is_free)
+
+
+def test_a_client_that_does_not_read_holds_up_nobody(
+    nano: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the only lane: it waits for its reader, while others have theirs in between, and is complete at the end."""
+    monkeypatch.setattr("qwen3tts_gguf.server.scheduler._AWAY_SECONDS", 0.01)
+    may_read, send, n_sent = threading.Event(), SpeechResponse._send, 0
+
+    async def slow(self: SpeechResponse, *message: Any, **more: Any) -> None:
+        nonlocal n_sent
+        if self._fields.seed == 7:
+            n_sent += 1
+            if n_sent == 3:  # as when the connection's buffers are full
+                await asyncio.to_thread(may_read.wait, PATIENCE)
+        await send(self, *message, **more)
+
+    with running(tmp_path, nano, n_lanes=1) as server:
+        whole = server.speak(LONG, response_format="pcm", seed=7, stream=False).content
+        expected = server.speak(response_format="pcm", seed=5).content
+        monkeypatch.setattr(SpeechResponse, "_send", slow)
+        body = {"input": LONG, "response_format": "pcm", "seed": 7}
+        with server.client.stream("POST", "/v1/audio/speech", json=body) as answer:
+            blocks = answer.iter_raw()
+            first = next(blocks)
+            for _ in range(3):
+                assert server.speak(response_format="pcm", seed=5).content == expected
+            may_read.set()
+            assert first + b"".join(blocks) == whole
 
 
 def test_a_full_queue_refuses_with_429_and_when_to_come_back(nano: TTS, tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ class Client:
                 return got
 
 
-def session(server: Running, talk: Any, **connect: Any) -> Any:
+def session(server: Running, talk: Any, query: str = "", **connect: Any) -> Any:
     """Run `await talk(client)` on a new connection."""
 
     async def run() -> Any:
         async with websockets.connect(
-            server.url.replace("http", "ws") + "/v1/audio/speech/stream", **connect
+            server.url.replace("http", "ws") + f"/v1/audio/speech/stream{query}", **connect
         ) as socket:
             return await talk(Client(socket))
 
@@ -288,6 +288,18 @@ def test_too_much_text_is_refused(server: Running) -> None:
     assert session(server, talk)[-1]["code"] == "input_too_long"
 
 
+def test_a_flood_of_pings_changes_nothing(server: Running) -> None:
+    async def talk(client: Client) -> list[Any]:
+        await client.send("session.config", seed=7, split_granularity="token")
+        await client.send("input.text", text=TEXT)
+        await client.send("input.done")
+        for i in range(2000):
+            await client.socket.ping(str(i))
+        return await client.receive("session.done")
+
+    assert sound(session(server, talk)) == speech(TEXT, 7)
+
+
 def test_a_client_that_sends_only_nonsense_is_closed(server: Running) -> None:
     async def talk(client: Client) -> tuple[int, int]:
         for _ in range(30):
@@ -311,6 +323,7 @@ def test_a_key_is_needed_where_the_server_has_one(tmp_path: Path) -> None:
         with pytest.raises(websockets.InvalidStatus):
             session(server, talk)
         assert sound(session(server, talk, additional_headers={"Authorization": "Bearer secret"}))
+        assert sound(session(server, talk, query="?api_key=secret"))
         assert sound(session(server, talk, subprotocols=["realtime", "openai-insecure-api-key.secret"]))
 
 

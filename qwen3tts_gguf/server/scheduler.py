@@ -5,7 +5,8 @@
 A request holds one turn from its first sound to its last, however many utterances it reads in it (attempts, passages,
 sentences of a conversation). Live turns, which somebody listens to, go before file turns, whose answer is sent whole:
 
-- a file turn is held, within a frame, while a live one waits for its first sound or needs the machine;
+- a file turn is held, within a frame, while a live one waits for its first sound or needs the machine; not for ever:
+  after some seconds one of them goes on beside the live ones for a while;
 - at most as many live turns run as the machine makes in real time (`Pace`), others wait in the queue;
 - a turn whose reader is away gives its lane to the next one, and takes it again when the reader is back.
 
@@ -40,6 +41,8 @@ Result = TypeVar("Result")
 
 _AWAY_SECONDS = 0.5
 """A reader who does not come back for that long gives up its lane until it does."""
+_FILES_WAIT_SECONDS, _FILES_GO_ON_SECONDS = 5.0, 2.0
+"""While live turns need the whole machine, a file turn goes on that long whenever all have waited that long."""
 
 
 class Speech(Protocol):
@@ -181,6 +184,8 @@ class Scheduler:
         """Whether every new request is refused."""
         self._is_empty = asyncio.Event()
         self._is_empty.set()
+        self._files_are_due = False
+        self._files_timer: asyncio.TimerHandle | None = None
         self._preparing = ThreadPoolExecutor(1, "qwen3tts-prepare")
         self._encoding = ThreadPoolExecutor(1, "qwen3tts-encode")
 
@@ -272,6 +277,28 @@ class Scheduler:
             turn.grant()
         for position, turn in enumerate(files):
             turn.hold(position >= n_files)
+        if not self._files_are_due:
+            self._watch_files(n_files == 0 and bool(files or self._waiting[False]))
+
+    def _watch_files(self, are_stuck: bool) -> None:
+        if not are_stuck:
+            self._stop_watching_files()
+        elif self._files_timer is None:
+            loop = asyncio.get_running_loop()
+            self._files_timer = loop.call_later(_FILES_WAIT_SECONDS, self._set_files_due, True)
+
+    def _set_files_due(self, are_due: bool) -> None:
+        self._stop_watching_files()
+        self._files_are_due = are_due
+        if are_due:
+            loop = asyncio.get_running_loop()
+            self._files_timer = loop.call_later(_FILES_GO_ON_SECONDS, self._set_files_due, False)
+        self.balance()
+
+    def _stop_watching_files(self) -> None:
+        if self._files_timer is not None:
+            self._files_timer.cancel()
+            self._files_timer = None
 
     async def stop(self, *, grace_seconds: float) -> None:
         """Take no more requests, wait for those that are here, then cancel what still speaks."""
@@ -281,6 +308,7 @@ class Scheduler:
         except TimeoutError:
             for turn in self._running:
                 turn.cancel()
+        self._stop_watching_files()
         for threads in (self._preparing, self._encoding):
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -307,9 +335,10 @@ class Scheduler:
         assert self._n_lanes is not None
         if not self._n_live:
             return self._n_lanes
+        least = int(self._files_are_due)
         if any(turn.live and not turn.has_sound for turn in self._running):
-            return 0
-        return max(0, self._most_live - self._n_live)
+            return least
+        return max(least, self._most_live - self._n_live)
 
     @property
     def _n_free(self) -> int:
