@@ -242,12 +242,17 @@ class Engine:
                     self._lanes.remove(lane)
 
     def _step(self, lanes: list[Lane]) -> None:
-        """One slice of the first prompt that is not in yet, and one frame for each of up to n_lanes lanes."""
-        for lane in lanes:
-            if lane.sequence is None:
-                self._attempt([lane], partial(self._begin, lane))
-        prompts = [lane for lane in lanes if lane.slices]
-        speaking = [lane for lane in lanes if not lane.slices and not lane.is_over][: self.n_lanes]
+        """One slice of the first prompt that is not in yet, and one frame for each of up to n_lanes lanes.
+
+        While some speak, one new lane gets its memory, and its first slice in the next step: they wait for either.
+        """
+        is_anyone_speaking = any(lane.sequence is not None and not lane.slices and not lane.is_over for lane in lanes)
+        new = [lane for lane in lanes if lane.sequence is None]
+        for lane in new[:1] if is_anyone_speaking else new:
+            self._attempt([lane], partial(self._begin, lane))
+        prompts = [lane for lane in lanes if lane.slices and not (is_anyone_speaking and lane in new)]
+        begun = [lane for lane in lanes if lane.sequence is not None]
+        speaking = [lane for lane in begun if not lane.slices and not lane.is_over][: self.n_lanes]
         if prompts:
             self._attempt(prompts[:1], lambda: self._prefill(prompts[0]))
         if speaking:
