@@ -39,6 +39,7 @@ def made(tts: TTS, job: Job, place: Path, **more: Any) -> Project:
     project = Project.start(str(place), job, "a model")
     speaker = Speaker(tts, job, VoiceBook(tts, project.folder, job.table, None))
     work(project, speaker, range(project.n_shards), **more)
+    project.finish()
     return project
 
 

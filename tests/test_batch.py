@@ -339,6 +339,7 @@ def test_an_object_store_holds_the_same_data_set(nano: TTS, job: Job, tmp_path: 
     project = Project.start("memory://batch/out", job, "a model")
     speaker = Speaker(nano, job, VoiceBook(nano, project.folder, job.table, None))
     work(project, speaker, range(project.n_shards))
+    project.finish()
     made(nano, job, tmp_path / "out")
     assert project.folder.read("manifest.jsonl") == (tmp_path / "out/manifest.jsonl").read_bytes()
     row = manifest(tmp_path / "out")[0]
