@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import pickle
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ __all__ = ["Worker", "work_on_ray"]
 _SHARDS_AT_ONCE = 2  # of an actor: while one ends and has fewer rows than lanes, the other one fills them
 _MOST_THREADS = 4  # of an actor, if nothing was asked for: on larger machines several actors make more speech
 _REPORT_SECONDS = 0.5
+_ANSWER_SECONDS = 10.0
 
 Report = Callable[[int, int, float], None]
 
@@ -80,8 +82,9 @@ def work_on_ray(
         room = _room(ray, worker.n_threads or 1, n_gpus)
         n_most = min(n_workers or room, len(shards))
         actors = ray.data.ActorPoolStrategy(
-            min_size=1, initial_size=max(1, min(room, n_most)), max_size=n_most, max_tasks_in_flight_per_actor=_SHARDS_AT_ONCE,
-            max_concurrent_calls_per_actor=_SHARDS_AT_ONCE, enable_true_multi_threading=True,
+            min_size=1, initial_size=max(1, min(room, n_most)), max_size=n_most,
+            max_tasks_in_flight_per_actor=_SHARDS_AT_ONCE, max_concurrent_calls_per_actor=_SHARDS_AT_ONCE,
+            enable_true_multi_threading=True,
         )  # fmt: skip
         place, table = absolute(project.folder.place), absolute(project.job.table)
         with _tally(ray, report) as tally:
@@ -190,10 +193,13 @@ def _connected(address: str) -> Iterator[Any]:
         return
     before = signal.getsignal(signal.SIGTERM)
     try:
+        _require_answer(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        hint = "`ray start --head` starts one, `ray start --address` joins one"
+        hint = (
+            "start one with ray start --head, join it with ray start --address, and see docs/batch.md about its token"
+        )
         raise OptionError(f"no Ray cluster at {address} ({reason})", hint=hint) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray has put its own there
@@ -201,6 +207,13 @@ def _connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would try for two minutes. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
 
 
 def _fitted(ray: Any, worker: Worker, n_workers: int | None) -> Worker:
