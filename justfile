@@ -33,6 +33,10 @@ nano reference:
 cpus *variants:
     python tests/cpus.py {{variants}}
 
+# The GPU tests without a GPU, on Mesa's software Vulkan; or arguments for tests/gpu.py
+gpu *arguments:
+    python tests/gpu.py {{arguments}}
+
 # Build the archives, check them, try the wheel in a bare environment; `repository` is the public address, for links
 release repository="":
     python tests/release.py {{repository}}
