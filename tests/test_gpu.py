@@ -7,11 +7,15 @@ and rounding; `just gpu` runs them on a device that has both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import relative_error
+from domain import words
+from evaluate import held_out
+from recogniser import edits, hear
 
 from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
@@ -154,6 +158,23 @@ def test_the_device_generates_what_the_cpu_generates(on_gpu: TTS, tts: TTS) -> N
     (codes, samples), (expected, of_cpu) = spoken(on_gpu), spoken(tts)
     assert np.array_equal(codes, expected)
     assert relative_error(samples, of_cpu) < NEAR
+
+
+def test_sentences_of_nano_are_recognised_as_on_the_cpu(gpu: Device) -> None:
+    """Three that are recognised when the CPU computes. Rounding may change a word in ten."""
+    options, voice = SpeechOptions(language="english", seed=1), Voice.shipped("f2")
+
+    def n_errors(tts: TTS, text: str) -> int:
+        with tts.utter(text, voice, options) as utterance:
+            utterance.finish()
+        return edits(words(text), hear(utterance.samples, TTS.sample_rate_hz)) + (not utterance.ended)
+
+    texts = [sentence["text"] for sentence in sorted(held_out(12), key=itemgetter("seconds"))]
+    with TTS("nano") as cpu:
+        recognised = [text for text in texts if not n_errors(cpu, text)][:3]
+    assert len(recognised) == 3
+    with TTS("nano", device="gpu") as nano:
+        assert sum(n_errors(nano, text) for text in recognised) <= 0.1 * len(words(" ".join(recognised)))
 
 
 def test_the_same_seed_alone_generates_the_same_again(on_gpu: TTS) -> None:
