@@ -25,6 +25,10 @@ slow checkpoints:
 soak:
     python -m pytest -s -m soak
 
+# The server by ElevenLabs' client, Pipecat, LiveKit and OpenAI for Node: pip install -e '.[dev-clients]', node, npm
+clients:
+    python -m pytest -m clients tests/test_real_clients.py
+
 # Make models/nano again, in some three hours; `reference` is the interpreter of the reference environment
 nano reference:
     sh models/nano/recipe/make.sh {{reference}} "$(command -v python)"
