@@ -29,6 +29,10 @@ ray:
 soak:
     python -m pytest -s -m soak
 
+# The server by ElevenLabs' client, Pipecat, LiveKit and OpenAI for Node: pip install -e '.[dev-clients]', node, npm
+clients:
+    python -m pytest -m clients tests/test_real_clients.py
+
 # Make models/nano again, in some three hours; `reference` is the interpreter of the reference environment
 nano reference:
     sh models/nano/recipe/make.sh {{reference}} "$(command -v python)"
@@ -36,6 +40,10 @@ nano reference:
 # Tests on variants of ggml's CPU backend, as other CPUs and compilers have them; the names of some, or all
 cpus *variants:
     python tests/cpus.py {{variants}}
+
+# The GPU tests without a GPU, on Mesa's software Vulkan; or arguments for tests/gpu.py
+gpu *arguments:
+    python tests/gpu.py {{arguments}}
 
 # Build the archives, check them, try the wheel in a bare environment; `repository` is the public address, for links
 release repository="":

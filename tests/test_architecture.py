@@ -32,7 +32,8 @@ ROWS = (
     "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.panels  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.server.app",
-    "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes  qwen3tts_gguf.server.socket_routes",
+    "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes  qwen3tts_gguf.server.socket_routes"
+    "  qwen3tts_gguf.server.elevenlabs_routes",
     "qwen3tts_gguf.server.speech_socket  qwen3tts_gguf.server.wyoming_server  qwen3tts_gguf.server.elevenlabs_socket",
     "qwen3tts_gguf.server.sockets  qwen3tts_gguf.server.speech_messages  qwen3tts_gguf.server.wyoming_events"
     "  qwen3tts_gguf.server.elevenlabs_messages  qwen3tts_gguf.server.elevenlabs_formats",
@@ -42,7 +43,7 @@ ROWS = (
     "qwen3tts_gguf.server.services",
     "qwen3tts_gguf.server.long_speech  qwen3tts_gguf.server.scheduler  qwen3tts_gguf.server.speech_fields",
     "qwen3tts_gguf.server.guard  qwen3tts_gguf.server.model  qwen3tts_gguf.server.voices"
-    "  qwen3tts_gguf.server.encoding  qwen3tts_gguf.server.pace",
+    "  qwen3tts_gguf.server.encoding  qwen3tts_gguf.server.framing  qwen3tts_gguf.server.pace",
     "qwen3tts_gguf.server.docs_page  qwen3tts_gguf.server.metrics  qwen3tts_gguf.server.problems"
     "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text"
     "  qwen3tts_gguf.server.deadline",
@@ -61,6 +62,7 @@ ROWS = (
     "qwen3tts_gguf.measure.machine  qwen3tts_gguf.measure.inspection",
     "qwen3tts_gguf.measure",
     "qwen3tts_gguf.book.production",
+    "qwen3tts_gguf.book.shelf",
     "qwen3tts_gguf.book.chapters  qwen3tts_gguf.book.naming  qwen3tts_gguf.book.settings",
     "qwen3tts_gguf.book.m4b",
     "qwen3tts_gguf.book.epub  qwen3tts_gguf.book.plain  qwen3tts_gguf.book.tagging  qwen3tts_gguf.book.workplace",

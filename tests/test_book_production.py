@@ -16,6 +16,7 @@ from qwen3tts_gguf.book import production as production_module
 from qwen3tts_gguf.book.contents import Book, Chapter
 from qwen3tts_gguf.book.production import Production, steady_voice
 from qwen3tts_gguf.book.settings import Settings
+from qwen3tts_gguf.book.workplace import Passages
 from qwen3tts_gguf.speech.script import passage_seed
 from qwen3tts_gguf.voice.voice import Voice
 
@@ -201,6 +202,36 @@ def test_killed_while_chapters_change_names_the_next_run_completes_them(
     assert all(work.is_finished for work in rerun.work)
     list(rerun.make())
     assert names(out) == ["01 Day.wav", "02 Day.wav", "03 Day.wav"] and not names(out, ".*.wav")
+
+
+def test_files_of_chapters_that_the_book_no_longer_has_are_removed_when_all_are_there(
+    produce: Callable[..., Production], tmp_path: Path
+) -> None:
+    out, settings = tmp_path / "out", replace(WAV, subtitles="srt")
+    list(produce(None, CHAPTERS, settings).make())
+    (out / "03 Night.wav").write_bytes(b"edited by somebody")
+    other = [CHAPTERS[0], Chapter("Noon", "Seven.")]
+    some = produce({1}, other, settings)
+    list(some.make())
+    assert not some.notes and len(names(out)) == 3
+    rest = produce(None, other, settings)
+    (note,) = rest.notes
+    assert "made earlier with another text, voice, model or options (2) are replaced" in note.message
+    list(rest.make())
+    assert names(out) == ["01 Morning.wav", "02 Noon.wav", "03 Night.wav"]
+    assert names(out, "*.srt")[:2] == ["01 Morning.srt", "02 Noon.srt"] and not produce(None, other, settings).notes
+
+
+def test_a_voice_that_was_tried_before_is_only_decoded_again(
+    produce: Callable[..., Production], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(produce().make())
+    before = (tmp_path / "out" / "01 Morning.wav").read_bytes()
+    list(produce(options=replace(OPTIONS, temperature=0.5)).make())
+    spoken: list[str] = []
+    monkeypatch.setattr(Passages, "save", lambda self, line, take: spoken.append(line.text))
+    list(produce().make())
+    assert not spoken and (tmp_path / "out" / "01 Morning.wav").read_bytes() == before
 
 
 def test_subtitles_come_with_each_chapter_and_follow_its_name(

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import epubs
 import pytest
 import soundfile
 import test_cli
+
+from qwen3tts_convert import ConvertedPair
 
 mutagen: Any = pytest.importorskip("mutagen")
 run = test_cli.run
@@ -80,8 +83,20 @@ def test_a_change_makes_again_only_what_it_changes(run: Run, tmp_path: Path) -> 
     after = sounds(out)
     assert after["02 One.wav"] == before["01 One.wav"] and "03 Two.wav" in after
     assert mutagen.File(out / "02 One.wav").tags["TRCK"].text == ["2/3"]
+    assert list(after) == ["01 Three.wav", "02 One.wav", "03 Two.wav"]
     again = run(*call)
-    assert "finished already: 3 of 3" in again.err and sounds(out) == after
+    assert "finished already: 3 of 3" in again.err and "made earlier" not in again.err and sounds(out) == after
+
+
+def test_passages_that_do_not_end_are_written_and_the_exit_code_is_3(
+    run: Run, pair: Callable[..., ConvertedPair], tmp_path: Path
+) -> None:
+    story, out = tmp_path / "story.md", tmp_path / "out"
+    story.write_text("# One\n\nWait.\n\n# Two\n\nGo.\n", "utf-8")
+    model = pair("q4_0", "f16", model_type="custom_voice", ends="never").talker
+    result = run("read", story, "--model", model, "--speaker", "serena", "--retries", "0", "--format", "wav", "-o", out)
+    assert result.code == 3 and list(sounds(out)) == ["01 One.wav", "02 Two.wav"]
+    assert "2 passages, the first of them in chapter 1, did not end" in result.err
 
 
 @pytest.mark.parametrize("format", ["mp3", "opus", "flac", "wav"])

@@ -30,8 +30,10 @@ FIELDS = (
     "input", "model", "voice", "instructions", "response_format", "speed", "stream_format", "stream", "priority",
     "language", "seed", "greedy", "temperature", "top_p", "top_k", "repetition_penalty", "layout", "max_frames",
     "max_new_tokens", "retries", "task_type", "ref_audio", "ref_text", "x_vector_only_mode", "split", "speaker",
+    "text", "language_code", "voice_settings",
 )  # fmt: skip
 PATHS = ("/v1/audio/speech", "/v1/audio/voices", "/v1/models", "/v1/audio/voices/%2e%2e", "//", "/v1/models/%00")
+PATHS += ("/v1/text-to-speech/alloy", "/v1/text-to-speech/%00/stream/with-timestamps?output_format=pcm_16000")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def hostile(rng: np.random.Generator) -> tuple[str, str, bytes, dict[str, str]]:
         body = whole[: int(rng.integers(0, len(whole)))] + rng.bytes(int(rng.integers(0, 9)))
         headers["content-type"] = str(rng.choice(["multipart/form-data; boundary=b", "multipart/form-data", "text/x;"]))
     else:
-        chosen: dict[str, Any] = {} if kind == 2 else {"input": "One.", "max_frames": 2, "retries": 0}
+        chosen: dict[str, Any] = {} if kind == 2 else {"input": "One.", "text": "One.", "max_frames": 2, "retries": 0}
         for name in rng.choice(FIELDS, int(rng.integers(1, 5))):
             chosen[str(name)] = VALUES[int(rng.integers(len(VALUES)))]
         if kind == 3:

@@ -12,9 +12,10 @@ from ..speech.script import PAUSES
 from .m4b import require_av
 from .tagging import require_mutagen
 
-__all__ = ["FORMATS", "Settings", "is_m4b", "require_output"]
+__all__ = ["FORMATS", "Settings", "chapter_format", "is_m4b", "require_output"]
 
 FORMATS = ("mp3", "opus", "flac", "wav")
+_FORMAT_IN_M4B = "flac"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Settings:
 
 def is_m4b(out: Path) -> bool:
     return out.suffix.lower() == ".m4b"
+
+
+def chapter_format(out: Path, settings: Settings) -> str:
+    """Of the chapters' files; those of an .m4b are kept without loss until it is encoded."""
+    return _FORMAT_IN_M4B if is_m4b(out) else settings.format
 
 
 def require_output(out: Path, settings: Settings) -> None:

@@ -4,7 +4,8 @@
 
 Every file appears whole and is on disk before it is relied on, so that a stop at any moment, or a power failure, loses
 no more than the passages that were being spoken. Codes take 0.4 kB per second of speech, so they are kept: when a
-chapter changes, the passages that stay the same are decoded again and not spoken again.
+chapter changes, the passages that stay the same are decoded again and not spoken again, and a voice that was tried
+before costs nothing the second time.
 """
 
 from __future__ import annotations
@@ -110,12 +111,6 @@ class Workplace:
         folder = self._passages / key
         folder.mkdir(exist_ok=True)
         return Passages(folder)
-
-    def remove_passages_but(self, key: str) -> None:
-        """Those of another model, voice or other options are not needed any more."""
-        for folder in self._passages.iterdir():
-            if folder.name != key:
-                shutil.rmtree(folder, ignore_errors=True)
 
     def remove_chapters(self) -> None:
         """Those of a finished .m4b are large, and can be decoded again."""

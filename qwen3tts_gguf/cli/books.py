@@ -132,7 +132,8 @@ def read(
       qwen3tts read book.epub -o audiobook.m4b --voice yuki
 
     You can stop at any time, and the computer may crash: the same command continues where it stopped. If the text, the
-    voice or an option changes, the chapters that it changes are made again; what is unchanged stays.
+    voice or an option changes, the chapters that it changes are made again; what is unchanged stays. When all chapters
+    are there, files of chapters that the book no longer has are removed.
 
     A folder also gets a playlist (.m3u8). Files have tags: title, book, author, number and cover.
 
