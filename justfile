@@ -21,6 +21,10 @@ python version:
 slow checkpoints:
     QWEN3TTS_CHECKPOINTS={{checkpoints}} python -m pytest -m slow
 
+# `batch --ray` on two local nodes, five minutes; needs pip install -e '.[dev,ray]'
+ray:
+    python -m pytest tests/test_batch_ray.py
+
 # A thousand utterances in one process: memory, threads and open files stay as they were
 soak:
     python -m pytest -s -m soak

@@ -48,11 +48,13 @@ ROWS = (
     "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text"
     "  qwen3tts_gguf.server.deadline",
     "qwen3tts_gguf.server",
+    "qwen3tts_gguf.batch.cluster",
     "qwen3tts_gguf.batch.work  qwen3tts_gguf.batch.estimate",
     "qwen3tts_gguf.batch.shard",
     "qwen3tts_gguf.batch.project  qwen3tts_gguf.batch.speaker",
-    "qwen3tts_gguf.batch.outputs  qwen3tts_gguf.batch.plan  qwen3tts_gguf.batch.voices",
-    "qwen3tts_gguf.batch.job  qwen3tts_gguf.batch.model  qwen3tts_gguf.batch.table",
+    "qwen3tts_gguf.batch.outputs  qwen3tts_gguf.batch.voices",
+    "qwen3tts_gguf.batch.plan",
+    "qwen3tts_gguf.batch.fingerprint  qwen3tts_gguf.batch.job  qwen3tts_gguf.batch.table",
     "qwen3tts_gguf.batch.storage",
     "qwen3tts_gguf.batch",
     "qwen3tts_gguf.measure.verification",
@@ -184,6 +186,7 @@ HOMES = {
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
     "pyarrow": ("qwen3tts_gguf.batch.table", "qwen3tts_gguf.batch.outputs"),
     "fsspec": ("qwen3tts_gguf.batch.storage",),
+    "ray": ("qwen3tts_gguf.batch.cluster",),
     "torch": (),
 }
 
