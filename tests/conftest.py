@@ -24,6 +24,8 @@ from qwen3tts_gguf.engine import placement
 from qwen3tts_gguf.ggml import devices
 from qwen3tts_gguf.ggml.device import Backend
 from qwen3tts_gguf.ggml.devices import CPU, Device
+from qwen3tts_gguf.ggml.machine import this_machine
+from qwen3tts_gguf.ggml.trial import try_buffer_types
 from qwen3tts_gguf.model.files import ModelFiles
 
 # The same cases in every run, so that a failure can be repeated; `just fuzz` tries more.
@@ -33,6 +35,11 @@ settings.register_profile("fuzz", max_examples=5_000, deadline=None, suppress_he
 settings.load_profile("tests")
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_sessionstart() -> None:
+    """Find out with patience which buffer types work, so that a busy machine does not change what the tests compute."""
+    try_buffer_types(this_machine(), seconds=120)
 
 
 @pytest.fixture(scope="session")

@@ -130,6 +130,16 @@ def test_bench_on_it(used: set[str], gpu: Device, run: Run, pair: Callable[..., 
     assert table.code == 0 and ["codec", "on", gpu.name] in lines and ["talker", "on", "CPU"] in lines
 
 
+def test_bench_names_the_net_that_the_cpu_computes_and_why(
+    gpu: Device, run: Run, pair: Callable[..., ConvertedPair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supports = Device.supports
+    monkeypatch.setattr(Device, "supports", lambda d, node: api.op_desc(node) != b"CUMSUM" and supports(d, node))
+    table = run("bench", "-m", pair().talker, "--frames", "2", "--device", "gpu", "--quiet")
+    lines = [" ".join(line.split()) for line in table.out.decode().splitlines()]
+    assert table.code == 0 and f"predictor on CPU ({gpu.name} cannot compute CUMSUM)" in lines
+
+
 def test_serve_on_it(gpu: Device, run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastapi", reason="needs the extra 'server'")
     from starlette.testclient import TestClient
