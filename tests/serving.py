@@ -27,7 +27,7 @@ class Running:
 
     def __init__(self, url: str, services: Services, loop: asyncio.AbstractEventLoop) -> None:
         self.url, self.services, self._loop = url, services, loop
-        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self.client = httpx.Client(base_url=url, timeout=120, trust_env=False)
 
     def speak(self, text: str = TEXT, **fields: Any) -> httpx.Response:
         return self.client.post("/v1/audio/speech", json={"input": text, **fields})
@@ -36,7 +36,7 @@ class Running:
         async def call() -> Any:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(60)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Of the server's state, looked at on its loop."""
@@ -45,7 +45,7 @@ class Running:
             while not condition():
                 await asyncio.sleep(0.005)
 
-        asyncio.run_coroutine_threadsafe(asyncio.wait_for(wait(), 20), self._loop).result(25)
+        asyncio.run_coroutine_threadsafe(asyncio.wait_for(wait(), 60), self._loop).result(65)
 
     @contextmanager
     def occupied(self, *, live: bool = True) -> Iterator[None]:
@@ -55,12 +55,12 @@ class Running:
         async def enter() -> list[Any]:
             return [await scheduler.enter(client=f"holder {i}", live=live).__aenter__() for i in range(2)]
 
-        turns = asyncio.run_coroutine_threadsafe(enter(), self._loop).result(10)
+        turns = asyncio.run_coroutine_threadsafe(enter(), self._loop).result(60)
         try:
             yield
         finally:
             for turn in turns:
-                asyncio.run_coroutine_threadsafe(turn.__aexit__(None, None, None), self._loop).result(10)
+                asyncio.run_coroutine_threadsafe(turn.__aexit__(None, None, None), self._loop).result(60)
 
     @property
     def is_free(self) -> bool:

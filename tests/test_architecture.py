@@ -32,7 +32,8 @@ ROWS = (
     "qwen3tts_gguf.cli.expanded  qwen3tts_gguf.cli.panels  qwen3tts_gguf.cli.wording",
     "qwen3tts_gguf",  # lazy: names for type checkers only
     "qwen3tts_gguf.server.app",
-    "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes  qwen3tts_gguf.server.socket_routes",
+    "qwen3tts_gguf.server.openai_models  qwen3tts_gguf.server.voice_routes  qwen3tts_gguf.server.socket_routes"
+    "  qwen3tts_gguf.server.elevenlabs_routes",
     "qwen3tts_gguf.server.speech_socket  qwen3tts_gguf.server.wyoming_server  qwen3tts_gguf.server.elevenlabs_socket",
     "qwen3tts_gguf.server.sockets  qwen3tts_gguf.server.speech_messages  qwen3tts_gguf.server.wyoming_events"
     "  qwen3tts_gguf.server.elevenlabs_messages  qwen3tts_gguf.server.elevenlabs_formats",
@@ -42,16 +43,18 @@ ROWS = (
     "qwen3tts_gguf.server.services",
     "qwen3tts_gguf.server.long_speech  qwen3tts_gguf.server.scheduler  qwen3tts_gguf.server.speech_fields",
     "qwen3tts_gguf.server.guard  qwen3tts_gguf.server.model  qwen3tts_gguf.server.voices"
-    "  qwen3tts_gguf.server.encoding  qwen3tts_gguf.server.pace",
+    "  qwen3tts_gguf.server.encoding  qwen3tts_gguf.server.framing  qwen3tts_gguf.server.pace",
     "qwen3tts_gguf.server.docs_page  qwen3tts_gguf.server.metrics  qwen3tts_gguf.server.problems"
     "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text"
     "  qwen3tts_gguf.server.deadline",
     "qwen3tts_gguf.server",
+    "qwen3tts_gguf.batch.cluster",
     "qwen3tts_gguf.batch.work  qwen3tts_gguf.batch.estimate",
     "qwen3tts_gguf.batch.shard",
     "qwen3tts_gguf.batch.project  qwen3tts_gguf.batch.speaker",
-    "qwen3tts_gguf.batch.outputs  qwen3tts_gguf.batch.plan  qwen3tts_gguf.batch.voices",
-    "qwen3tts_gguf.batch.job  qwen3tts_gguf.batch.model  qwen3tts_gguf.batch.table",
+    "qwen3tts_gguf.batch.outputs  qwen3tts_gguf.batch.voices",
+    "qwen3tts_gguf.batch.plan",
+    "qwen3tts_gguf.batch.job  qwen3tts_gguf.batch.table",
     "qwen3tts_gguf.batch.storage",
     "qwen3tts_gguf.batch",
     "qwen3tts_gguf.measure.verification",
@@ -66,7 +69,7 @@ ROWS = (
     "qwen3tts_gguf.book.archive  qwen3tts_gguf.book.page",
     "qwen3tts_gguf.book.contents  qwen3tts_gguf.book.encoding",
     "qwen3tts_gguf.book",
-    "qwen3tts_gguf.reading",
+    "qwen3tts_gguf.digests  qwen3tts_gguf.reading",
     "qwen3tts_gguf.tts",
     "qwen3tts_gguf.engine.utterance  qwen3tts_gguf.engine.forced",
     "qwen3tts_gguf.engine.engine",
@@ -183,6 +186,7 @@ HOMES = {
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
     "pyarrow": ("qwen3tts_gguf.batch.table", "qwen3tts_gguf.batch.outputs"),
     "fsspec": ("qwen3tts_gguf.batch.storage",),
+    "ray": ("qwen3tts_gguf.batch.cluster",),
     "torch": (),
 }
 

@@ -240,7 +240,7 @@ def test_the_first_request_loads_the_model_and_health_says_so(nano: TTS, tmp_pat
     may_load = threading.Event()
 
     def load() -> TTS:
-        assert may_load.wait(20)
+        assert may_load.wait(60)
         return nano
 
     with running(tmp_path, nano, load=load, preload=False) as server:
@@ -253,7 +253,7 @@ def test_the_first_request_loads_the_model_and_health_says_so(nano: TTS, tmp_pat
         health = server.client.get("/health")
         assert (health.status_code, health.json()["status"], health.json()["queue"]) == (200, "loading", 1)
         may_load.set()
-        thread.join(20)
+        thread.join(60)
         assert answers[0].status_code == 200
         assert server.client.get("/health").json()["status"] == "ok"
 
@@ -293,12 +293,12 @@ def test_health_answers_while_the_engine_is_paused(server: Running, nano: TTS) -
 
     def hold() -> None:
         is_held.set()
-        assert may_go.wait(20)
+        assert may_go.wait(60)
 
     thread = threading.Thread(target=lambda: nano.engine.call(hold))
     thread.start()
     try:
-        assert is_held.wait(10)
+        assert is_held.wait(60)
         assert server.client.get("/health").json()["status"] == "ok"
         assert server.client.get("/v1/audio/voices").status_code == 200
     finally:

@@ -1,4 +1,4 @@
-"""A request is spoken, encoded and sent: whole, as a stream of bytes, or as server-sent events.
+"""A request is spoken, encoded and sent: whole, or as it is made, in the framing of its wire.
 
 The status is sent with the first bytes of sound, so whatever fails before is a clean error. What fails later is a
 connection that breaks: the chunked body never ends, and no client takes it for whole.
@@ -7,8 +7,6 @@ connection that breaks: the chunked body never ends, and no client takes it for 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -27,6 +25,7 @@ from ..speech.passages import split_text
 from ..tts import TTS
 from .deadline import within
 from .encoding import Encoder, encoder
+from .framing import Bare, Events, Framing
 from .long_speech import LongSpeech
 from .problems import Problem, problem_of
 from .record import Record, client_of, log, record_of
@@ -37,20 +36,33 @@ from .speech_fields import SpeechFields
 __all__ = ["SpeechResponse"]
 
 AnySpeech = Utterance | LongSpeech
-_WIRE = "openai"
 _MOST_WARNING = 200
 
 
 class SpeechResponse(Response):
-    """Speaks when it is sent. Ends the speech when the client goes, in the queue too."""
+    """Speaks when it is sent. Ends the speech when the client goes, in the queue too.
 
-    def __init__(self, services: Services, fields: SpeechFields) -> None:
+    wire: its name in the counters. made, framing: the bytes of the sound, and what is sent around them; the default is
+    what the fields ask for.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        fields: SpeechFields,
+        *,
+        wire: str = "openai",
+        made: Encoder | None = None,
+        framing: Framing | None = None,
+    ) -> None:
         super().__init__()
         self._services, self._fields = services, fields
         self._is_started = self._is_sent = False
         self._ignores_instructions = False
         self._n_samples = 0
-        self._encoder: Encoder = encoder(fields.response_format, whole=not fields.is_streamed, speed=fields.speed)
+        self._wire = wire
+        self._encoder = made or encoder(fields.response_format, whole=not fields.is_streamed, speed=fields.speed)
+        self._framing = framing or (Events() if fields.stream_format == "sse" else Bare())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.ensure_future(_disconnected(receive))
@@ -84,12 +96,12 @@ class SpeechResponse(Response):
                 log.error("%s failed", record.id, exc_info=error)
             if not self._is_started:
                 await problem.response()(scope, _no_receive, send)
-            elif fields.stream_format == "sse":
-                await self._send(send, _event("speech.audio.error", error=problem.error))
+            elif event := self._framing.error(problem):
+                await self._send(send, event)
             # A started answer is left unfinished: the server then breaks the connection.
         finally:
             record.facts.update(audio=self._n_samples / SAMPLE_RATE_HZ, outcome=outcome)
-            metrics.requests.labels(_WIRE, outcome).inc()
+            metrics.requests.labels(self._wire, outcome).inc()
             metrics.audio.inc(self._n_samples / SAMPLE_RATE_HZ)
 
     # -- speaking ------------------------------------------------------------------------------------------------------
@@ -123,17 +135,14 @@ class SpeechResponse(Response):
     async def _stream(self, turn: Turn, attempts: Iterator[AnySpeech], send: Send, record: Record) -> None:
         """One attempt: what was sent cannot be taken back."""
         speech = await turn.prepare(lambda _: next(attempts))
-        is_sse = self._fields.stream_format == "sse"
         async with aclosing(self._encoded(turn, speech, record)) as blocks:
             async for block in blocks:
                 if not self._is_started:
                     await self._start(send, speech, turn.tts.name)
                 if block:
-                    await self._send(send, _event("speech.audio.delta", audio=_base64(block)) if is_sse else block)
+                    await self._send(send, self._framing.block(block))
         speech.require_end()
-        if is_sse:
-            await self._send(send, _event("speech.audio.done", usage=_usage(speech)))
-        await self._send(send, b"", more=False)
+        await self._send(send, self._framing.end(_usage(speech)), more=False)
 
     async def _encoded(self, turn: Turn, speech: AnySpeech, record: Record) -> AsyncGenerator[bytes, None]:
         """Bytes as they are made, and nothing before there are some, so that the first ones decide the status."""
@@ -153,7 +162,7 @@ class SpeechResponse(Response):
                     pieces.append(samples)
                     self._count(samples, record)
         last.require_end()
-        body = await asyncio.to_thread(self._encode_all, pieces)
+        body = self._framing.block(await asyncio.to_thread(self._encode_all, pieces))
         await self._start(send, last, turn.tts.name, length=len(body))
         await self._send(send, body, more=False)
 
@@ -163,27 +172,26 @@ class SpeechResponse(Response):
     def _count(self, samples: NDArray[np.float32], record: Record) -> None:
         if not self._n_samples:
             record.facts["first"] = record.seconds
-            self._services.metrics.first_audio.labels(_WIRE).observe(record.seconds)
+            self._services.metrics.first_audio.labels(self._wire).observe(record.seconds)
         self._n_samples += len(samples)
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
     async def _start(self, send: Send, speech: AnySpeech, model: str, *, length: int | None = None) -> None:
-        format = self._fields.response_format
         headers = {
-            "content-type": self._encoder.media_type,
+            **self._encoder.headers,
             "x-qwen3tts-seed": str(speech.seed),
             "x-qwen3tts-model": _ascii(model),
             "x-accel-buffering": "no",
         }
-        if self._fields.stream_format == "sse":
-            headers["content-type"] = "text/event-stream; charset=utf-8"
-        elif format == "pcm":
-            headers.update({"x-sample-rate": str(SAMPLE_RATE_HZ), "x-channels": "1", "x-bit-depth": "16"})
+        if self._framing.media_type is not None:
+            headers["content-type"] = self._framing.media_type
         if length is not None:
             headers["content-length"] = str(length)
             headers["accept-ranges"] = "none"
-            headers["content-disposition"] = f'inline; filename="speech.{"ogg" if format == "opus" else format}"'
+            if self._framing.media_type is None:
+                format = self._fields.response_format
+                headers["content-disposition"] = f'inline; filename="speech.{"ogg" if format == "opus" else format}"'
         if self._ignores_instructions:
             headers["x-qwen3tts-ignored"] = "instructions"
         if speech.notes:
@@ -216,15 +224,6 @@ def _outcome(problem: Problem) -> str:
     if problem.status in (429, 503):
         return "refused"
     return "invalid" if problem.status < 500 else "failed"
-
-
-def _event(type: str, **fields: Any) -> bytes:
-    """A server-sent event, by OpenAI's type, which EventSource users can listen for too."""
-    return f"event: {type}\ndata: {json.dumps({'type': type, **fields}, separators=(',', ':'))}\n\n".encode()
-
-
-def _base64(block: bytes) -> str:
-    return base64.b64encode(block).decode()
 
 
 def _usage(speech: AnySpeech) -> dict[str, int]:

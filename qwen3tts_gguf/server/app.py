@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from ..errors import Error
 from ..tts import TTS
 from ..voice.store import VoiceStore
-from . import openai_models, openai_speech, socket_routes, voice_routes
+from . import elevenlabs_routes, openai_models, openai_speech, socket_routes, voice_routes
 from .docs_page import docs_page
 from .guard import Guard
 from .metrics import Metrics
@@ -87,7 +87,7 @@ def create_app(
     metrics.watch("qwen3tts_queue_length", "Requests that wait", lambda: scheduler.n_waiting)
     services = Services(settings, model, scheduler, voices, metrics, model_name)
     app.state.services = services
-    for wire in (openai_speech, openai_models, voice_routes, socket_routes):
+    for wire in (openai_speech, openai_models, voice_routes, elevenlabs_routes, socket_routes):
         app.include_router(wire.router(services))
     _add_operations(app, services, version)
     _add_errors(app)

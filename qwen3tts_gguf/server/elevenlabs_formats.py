@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import soxr
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ..audio_sink import pcm16
 from ..model.schema import SAMPLE_RATE_HZ
-from .encoding import Encoder, at_speed, encoder
+from .encoding import Encoder, at_speed, encoder, sample_headers
 from .problems import Problem
 
-__all__ = ["DEFAULT", "elevenlabs_encoder"]
+__all__ = ["DEFAULT", "codec_of", "elevenlabs_encoder"]
 
 DEFAULT = "mp3_44100_128"
 _PCM_RATES = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -26,15 +26,22 @@ _COMPRESSED = {
 _ULAW_BIAS, _ULAW_CLIP = 132, 32635
 
 
-def elevenlabs_encoder(format: str, speed: float = 1.0) -> Encoder:
-    """speed: of the speech, at its pitch. Raises Problem for an unknown format."""
+def codec_of(format: str) -> Literal["mp3", "opus", "pcm"]:
+    """What its name says, telephone codes as "pcm"."""
+    return "mp3" if format.startswith("mp3") else "opus" if format.startswith("opus") else "pcm"
+
+
+def elevenlabs_encoder(format: str, speed: float = 1.0, *, whole: bool = False) -> Encoder:
+    """speed: of the speech, at its pitch. whole: as `encoding.encoder`. Raises Problem for an unknown format."""
     codec, _, rate = format.partition("_")
     if codec == "pcm" and rate.isdecimal() and int(rate[:9]) in _PCM_RATES:
-        return at_speed(_Resampled(int(rate), _pcm), speed)
-    if format in ("ulaw_8000", "alaw_8000"):
-        return at_speed(_Resampled(8000, _ulaw if codec == "ulaw" else _alaw), speed)
+        return at_speed(_Resampled(int(rate), "audio/pcm", _pcm), speed)
+    if format == "ulaw_8000":
+        return at_speed(_Resampled(8000, "audio/basic", _ulaw), speed)
+    if format == "alaw_8000":
+        return at_speed(_Resampled(8000, "audio/PCMA", _alaw), speed)
     if format in _COMPRESSED:
-        return encoder(_COMPRESSED[format], whole=False, speed=speed)
+        return encoder(_COMPRESSED[format], whole=whole, speed=speed)
     raise Problem(400, "unsupported_output_format", f"unknown output_format {format!r:.40}", param="output_format")
 
 
@@ -43,9 +50,8 @@ class _Coding(Protocol):
 
 
 class _Resampled:
-    media_type = "audio/basic"
-
-    def __init__(self, rate_hz: int, coding: _Coding) -> None:
+    def __init__(self, rate_hz: int, media_type: str, coding: _Coding) -> None:
+        self.headers = sample_headers(media_type, rate_hz)
         self._stream = None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(SAMPLE_RATE_HZ, rate_hz, 1)
         self._coding = coding
 

@@ -1,4 +1,4 @@
-"""The messages of ElevenLabs' sockets, without a connection. Pipecat and LiveKit use the one with contexts.
+"""ElevenLabs' messages and bodies, without a connection. Pipecat and LiveKit use the socket with contexts.
 
     stream-input        one text: text ..., then "" as its end
     multi-stream-input  several, by `context_id`: text ..., `flush`, `close_context`; "" keeps the connection alive
@@ -16,7 +16,17 @@ from .problems import Problem
 from .settings import Settings
 from .speech_fields import SpeechFields, parse_fields, parse_json
 
-__all__ = ["CloseContext", "CloseSocket", "KeepAlive", "Message", "Text", "fields_of", "key_of", "read_message"]
+__all__ = [
+    "CloseContext",
+    "CloseSocket",
+    "KeepAlive",
+    "Message",
+    "Text",
+    "fields_of",
+    "key_of",
+    "read_message",
+    "whole_fields",
+]
 
 _MOST_TEXT = 128 << 10
 _MOST_CONTEXT = 256
@@ -95,4 +105,21 @@ def fields_of(voice: str, query: dict[str, str], settings: Settings, more: dict[
         if not query["seed"].isdecimal() or len(query["seed"]) > 18:
             raise Problem(400, "invalid_value", "seed is a number", param="seed")
         given["seed"] = int(query["seed"])
+    return parse_fields(given, settings)
+
+
+def whole_fields(
+    voice: str, body: dict[str, Any], settings: Settings, *, codec: str, is_streamed: bool
+) -> SpeechFields:
+    """How to speak, from the body of a POST; what it says beside text, language, seed and speed is ignored. Raises
+    Problem."""
+    text = body.get("text")
+    if text is None:
+        raise Problem(400, "missing_required_field", "the field text is missing", param="text")
+    if not isinstance(text, str):
+        raise Problem(400, "invalid_value", "text is a string", param="text")
+    given = {"input": text, "voice": voice, "response_format": codec, "stream": is_streamed, **_settings(body)}
+    for name, theirs in (("language", "language_code"), ("seed", "seed")):
+        if theirs in body:
+            given[name] = body[theirs]
     return parse_fields(given, settings)

@@ -22,7 +22,7 @@ from ..audio_speed import SpeedChanger
 from ..model.schema import SAMPLE_RATE_HZ
 from .problems import Problem
 
-__all__ = ["FORMATS", "MEDIA_TYPES", "Encoder", "at_speed", "encoder"]
+__all__ = ["FORMATS", "MEDIA_TYPES", "Encoder", "at_speed", "encoder", "sample_headers"]
 
 MEDIA_TYPES = {
     "mp3": "audio/mpeg",
@@ -43,7 +43,8 @@ _AAC_BITS_PER_SECOND = 96_000
 class Encoder(Protocol):
     """One answer's bytes."""
 
-    media_type: str
+    headers: dict[str, str]
+    """Of an answer with its bytes: the type, and the form of samples that have no header of their own."""
 
     def write(self, samples: NDArray[np.float32]) -> bytes:
         """samples [n] in [-1, 1] at 24 kHz -> what can be sent of them now, which may be nothing."""
@@ -80,6 +81,16 @@ def _encoder(format: str, *, whole: bool) -> Encoder:
     raise _unsupported(f"unknown response_format {format!r:.40}; there are {', '.join(MEDIA_TYPES)}")
 
 
+def sample_headers(media_type: str, rate_hz: int) -> dict[str, str]:
+    """Of samples without a header of their own, one channel."""
+    bits = "16" if media_type == MEDIA_TYPES["pcm"] else "8"
+    return {"content-type": media_type, "x-sample-rate": str(rate_hz), "x-channels": "1", "x-bit-depth": bits}
+
+
+def _type(format: str) -> dict[str, str]:
+    return {"content-type": MEDIA_TYPES[format]}
+
+
 def _unsupported(message: str) -> Problem:
     return Problem(400, "unsupported_response_format", message, param="response_format")
 
@@ -92,7 +103,7 @@ class _Faster:
     """Another encoder behind a change of speed."""
 
     def __init__(self, encoder: Encoder, speed: float) -> None:
-        self.media_type = encoder.media_type
+        self.headers = encoder.headers
         self._encoder, self._changer = encoder, SpeedChanger(speed)
 
     def write(self, samples: NDArray[np.float32]) -> bytes:
@@ -105,7 +116,7 @@ class _Faster:
 
 
 class _Pcm:
-    media_type = MEDIA_TYPES["pcm"]
+    headers = sample_headers(MEDIA_TYPES["pcm"], SAMPLE_RATE_HZ)
 
     def write(self, samples: NDArray[np.float32]) -> bytes:
         return _pcm(samples)
@@ -122,7 +133,7 @@ def _wav_header(n_bytes: int | None) -> bytes:
 
 
 class _Wav:
-    media_type = MEDIA_TYPES["wav"]
+    headers = _type("wav")
 
     def __init__(self) -> None:
         self._header = _wav_header(None)
@@ -137,7 +148,7 @@ class _Wav:
 
 
 class _WholeWav:
-    media_type = MEDIA_TYPES["wav"]
+    headers = _type("wav")
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -170,7 +181,7 @@ class _Whole:
     """A file in memory, with true totals."""
 
     def __init__(self, format: str) -> None:
-        self.media_type = MEDIA_TYPES[format]
+        self.headers = _type(format)
         self._sink = io.BytesIO()
         self._file = _open(self._sink, format)
 
@@ -187,7 +198,7 @@ class _Streamed:
     """What libsndfile writes for the first time, without what it writes over at the end."""
 
     def __init__(self, format: str) -> None:
-        self.media_type = MEDIA_TYPES[format]
+        self.headers = _type(format)
         self._sink = _Forward(skips_placeholder=format == "mp3")
         self._file = _open(self._sink, format)
 
@@ -240,7 +251,7 @@ class _Forward:
 class _Aac:
     """ADTS frames by PyAV, which comes with the extra `aac`."""
 
-    media_type = MEDIA_TYPES["aac"]
+    headers = _type("aac")
 
     def __init__(self) -> None:
         try:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from ..engine.lane import Timings
 from ..tts import TTS
+from .deadline import within
 from .model import ModelHolder
 from .pace import Pace
 from .problems import busy, stopping
@@ -276,8 +277,8 @@ class Scheduler:
         """Take no more requests, wait for those that are here, then cancel what still speaks."""
         self.is_stopping = True
         try:
-            await asyncio.wait_for(self._is_empty.wait(), grace_seconds)
-        except asyncio.TimeoutError:
+            await within(grace_seconds, self._is_empty.wait())
+        except TimeoutError:
             for turn in self._running:
                 turn.cancel()
         for threads in (self._preparing, self._encoding):
