@@ -21,6 +21,10 @@ python version:
 slow checkpoints:
     QWEN3TTS_CHECKPOINTS={{checkpoints}} python -m pytest -m slow
 
+# `batch --ray` on two local nodes, five minutes; needs pip install -e '.[dev,ray]'
+ray:
+    python -m pytest tests/test_batch_ray.py
+
 # A thousand utterances in one process: memory, threads and open files stay as they were
 soak:
     python -m pytest -s -m soak
@@ -36,6 +40,10 @@ nano reference:
 # Tests on variants of ggml's CPU backend, as other CPUs and compilers have them; the names of some, or all
 cpus *variants:
     python tests/cpus.py {{variants}}
+
+# The GPU tests without a GPU, on Mesa's software Vulkan; or arguments for tests/gpu.py
+gpu *arguments:
+    python tests/gpu.py {{arguments}}
 
 # Build the archives, check them, try the wheel in a bare environment; `repository` is the public address, for links
 release repository="":

@@ -127,9 +127,9 @@ class BackendError(Error):
 
 
 class DeviceError(BackendError):
-    """A device other than the CPU has too little memory for a net, or lacks an operation that the net needs.
+    """A device other than the CPU has too little memory for a net, lacks an operation that the net needs, or fails.
 
-    operation: the one that is missing, in ggml's words; empty where it is memory.
+    operation: the one that is missing, in ggml's words; empty otherwise.
     """
 
     def __init__(self, message: str, *, hint: str = "", operation: str = "") -> None:

@@ -140,7 +140,7 @@ class TTS:
     @property
     def notes(self) -> tuple[Note, ...]:
         """Why the model is not where it was to be, if it is not."""
-        return self.engine.placement.notes
+        return self.engine.placement.notes + self.voice_encoder.notes
 
     @property
     def files(self) -> tuple[Path, Path]:

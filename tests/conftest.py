@@ -20,7 +20,12 @@ from hypothesis import HealthCheck, settings
 
 from qwen3tts_convert import ConvertedPair, convert
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
+from qwen3tts_gguf.engine import placement
+from qwen3tts_gguf.ggml import devices
 from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.ggml.devices import CPU, Device
+from qwen3tts_gguf.ggml.machine import this_machine
+from qwen3tts_gguf.ggml.trial import try_buffer_types
 from qwen3tts_gguf.model.files import ModelFiles
 
 if TYPE_CHECKING:
@@ -33,6 +38,11 @@ settings.register_profile("fuzz", max_examples=5_000, deadline=None, suppress_he
 settings.load_profile("tests")
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_sessionstart() -> None:
+    """Find out with patience which buffer types work, so that a busy machine does not change what the tests compute."""
+    try_buffer_types(this_machine(), seconds=120)
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +112,20 @@ def server(nano: TTS, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runn
 @pytest.fixture(scope="session")
 def backend() -> Backend:
     return Backend(n_threads=2, placements=("CPU_REPACK",))
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[Device]:
+    """The first GPU, or where there is none the CPU that passes for one: it is treated as a device, to which weights
+    and inputs are uploaded, but its memory and its rounding are the CPU's."""
+    if len(devices.devices()) > 1:
+        yield devices.devices()[1]
+        return
+    stand_in = Device("StandIn0", "the CPU as a GPU", "GPU", CPU.handle)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (devices, placement):
+            patch.setattr(module, "devices", lambda: (CPU, stand_in))
+        yield stand_in
 
 
 @pytest.fixture(scope="session")

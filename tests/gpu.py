@@ -22,13 +22,14 @@ from qwen3tts_gguf.engine.threads import SPIN_COUNT
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / "build" / "gpu"
 PYTHON = ENVIRONMENT / "bin" / "python"
+TESTS = ["tests/test_gpu.py", "tests/test_gpu_commands.py"]
 FIND = "from qwen3tts_gguf.ggml.devices import devices; print(*(device.description for device in devices()[1:]))"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--headers", type=Path, help="folder that holds vulkan/vulkan.h")
-    parser.add_argument("tests", nargs="*", default=["tests/test_gpu.py"], help="arguments for pytest")
+    parser.add_argument("tests", nargs="*", default=TESTS, help="arguments for pytest")
     arguments = parser.parse_args()
     if not PYTHON.exists():
         build(arguments.headers)

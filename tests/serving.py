@@ -91,7 +91,7 @@ class Running:
 
     def comes_down_to(self, most: tuple[int, ...]) -> bool:
         """Whether the counts do, for which connections that were closed may need a moment."""
-        for _ in range(1000):
+        for _ in range(3000):
             if all(count <= bound for count, bound in zip(self.counts(), most, strict=True)):
                 return True
             time.sleep(0.01)

@@ -49,11 +49,13 @@ ROWS = (
     "  qwen3tts_gguf.server.record  qwen3tts_gguf.server.settings  qwen3tts_gguf.server.arriving_text"
     "  qwen3tts_gguf.server.deadline",
     "qwen3tts_gguf.server",
+    "qwen3tts_gguf.batch.cluster",
     "qwen3tts_gguf.batch.work  qwen3tts_gguf.batch.estimate",
     "qwen3tts_gguf.batch.shard",
     "qwen3tts_gguf.batch.project  qwen3tts_gguf.batch.speaker",
-    "qwen3tts_gguf.batch.outputs  qwen3tts_gguf.batch.plan  qwen3tts_gguf.batch.voices",
-    "qwen3tts_gguf.batch.job  qwen3tts_gguf.batch.model  qwen3tts_gguf.batch.table",
+    "qwen3tts_gguf.batch.outputs  qwen3tts_gguf.batch.voices",
+    "qwen3tts_gguf.batch.plan",
+    "qwen3tts_gguf.batch.job  qwen3tts_gguf.batch.table",
     "qwen3tts_gguf.batch.storage",
     "qwen3tts_gguf.batch",
     "qwen3tts_gguf.measure.verification",
@@ -68,7 +70,7 @@ ROWS = (
     "qwen3tts_gguf.book.archive  qwen3tts_gguf.book.page",
     "qwen3tts_gguf.book.contents  qwen3tts_gguf.book.encoding",
     "qwen3tts_gguf.book",
-    "qwen3tts_gguf.reading",
+    "qwen3tts_gguf.digests  qwen3tts_gguf.reading",
     "qwen3tts_gguf.tts",
     "qwen3tts_gguf.engine.utterance  qwen3tts_gguf.engine.forced",
     "qwen3tts_gguf.engine.engine",
@@ -185,6 +187,7 @@ HOMES = {
     "matplotlib": ("qwen3tts_gguf.cli.reporting",),
     "pyarrow": ("qwen3tts_gguf.batch.table", "qwen3tts_gguf.batch.outputs"),
     "fsspec": ("qwen3tts_gguf.batch.storage",),
+    "ray": ("qwen3tts_gguf.batch.cluster",),
     "torch": (),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import soundfile
 import test_cli
 from batches import ROOT, made, manifest, table_of, write_csv
 
-from qwen3tts_gguf import TTS, OptionError, SpeechOptions, TableError
+from qwen3tts_gguf import TTS, OptionError, SpeechOptions, TableError, Voice, VoiceError, VoiceStore
 from qwen3tts_gguf.batch import shard as shard_module
 from qwen3tts_gguf.batch.estimate import estimate, status
 from qwen3tts_gguf.batch.job import Job, row_seed
@@ -29,7 +30,7 @@ from qwen3tts_gguf.batch.project import Project
 from qwen3tts_gguf.batch.shard import prepare_retry
 from qwen3tts_gguf.batch.speaker import Speaker
 from qwen3tts_gguf.batch.storage import open_folder
-from qwen3tts_gguf.batch.voices import VoiceBook
+from qwen3tts_gguf.batch.voices import VoiceBook, voice_names
 from qwen3tts_gguf.batch.work import RowFailed, work
 
 run = test_cli.run
@@ -87,12 +88,13 @@ def test_every_shard_of_every_kind_of_table_has_its_rows(suffix: str, shard_rows
     [
         ("key,line\na,x\nb,y\na,z\n", "the id 'a' is repeated, in rows 1 and 3"),
         ("key,line\na,x\n ,y\n", "row 2 has no id"),
-        ("key,other\na,x\n", "there is no column 'line'.*it has key, other"),
+        ("key,other\na,x\n", "there is no column 'line'.*it has key, other; choose one with `text`"),
         ("key,line\na,x,y\n", "3 fields where the header has 2"),
         ("key,line\n", "there are no rows"),
         ("", "there is no header line"),
         ("key,key\n", "two columns have the same name"),
         ('key,line\na,"x\n', "cannot be read"),
+        ('key,line\na,"x" said he\n', "byte 9 cannot be read.*each quote in it twice"),
     ],
 )
 def test_a_mistake_in_the_table_is_found_before_the_start(content: str, message: str, tmp_path: Path) -> None:
@@ -339,6 +341,7 @@ def test_an_object_store_holds_the_same_data_set(nano: TTS, job: Job, tmp_path: 
     project = Project.start("memory://batch/out", job, "a model")
     speaker = Speaker(nano, job, VoiceBook(nano, project.folder, job.table, None))
     work(project, speaker, range(project.n_shards))
+    project.finish()
     made(nano, job, tmp_path / "out")
     assert project.folder.read("manifest.jsonl") == (tmp_path / "out/manifest.jsonl").read_bytes()
     row = manifest(tmp_path / "out")[0]
@@ -346,6 +349,59 @@ def test_an_object_store_holds_the_same_data_set(nano: TTS, job: Job, tmp_path: 
     assert status(Project.open("memory://batch/out")).done == 10
     Project.delete("memory://batch/out")
     assert not project.folder.exists("job.json") and not project.folder.names("audio")
+
+
+# -- voices ------------------------------------------------------------------------------------------------------------
+
+
+def test_clips_and_saved_voices_are_put_into_the_folder_once_and_needed_no_more(
+    nano: TTS, job: Job, tmp_path: Path
+) -> None:
+    clip, saved = tmp_path / "clip.flac", VoiceStore(tmp_path / "saved")
+    clip.write_bytes((ROOT / "models/nano/voices/m1.flac").read_bytes())
+    (tmp_path / "clip.txt").write_text("Seven three nine.", "utf-8")
+    saved.save("mine", Voice.from_audio(clip, nano))
+    folder = open_folder(str(tmp_path / "out"))
+    names = ["clip.flac", "mine", "f1", "none", "other.flac", "nobody"]
+    failed = VoiceBook(nano, folder, job.table, saved.folder).prepare(names)
+    assert {name: str(error) for name, error in failed.items()} == {
+        "other.flac": f"{tmp_path / 'other.flac'}: there is no such clip",
+        "nobody": "no voice is named 'nobody'",
+    }
+    assert len(folder.names("voices")) == 2
+    clip.unlink()
+    elsewhere = VoiceBook(nano, folder, "/elsewhere/lines.csv", None, pickle.loads(pickle.dumps(failed)))
+    cloned, spoken = elsewhere.find("clip.flac"), elsewhere.find("mine")
+    assert cloned is not None and cloned.codes is not None and cloned.transcript == "Seven three nine."
+    assert spoken is not None and spoken.speaker is not None and spoken.codes is None
+    for name in ("other.flac", "nobody"):
+        with pytest.raises(VoiceError, match=str(failed[name])):
+            elsewhere.find(name)
+
+
+def test_the_voices_of_some_shards_are_named_once(tmp_path: Path) -> None:
+    whos = ["a", "", "a", "b.wav", "c", "c"]
+    table = write_csv(tmp_path / "t.csv", [{"text": "One.", "who": who} for who in whos])
+    job = Job(str(table), text="text", voice_column="who", voice="d", shard_rows=2)
+    plan = make_plan(job)
+    assert [*voice_names(job, plan, range(3))] == ["a", "d", "b.wav", "c"]
+    assert [*voice_names(job, plan, [1])] == ["a", "b.wav"]
+    assert [*voice_names(replace(job, voice_column=None), plan, range(3))] == ["d"]
+    assert not [*voice_names(replace(job, voice_column=None, voice=None), plan, range(3))]
+
+
+def test_a_start_and_an_end_list_the_finished_shards_once_each(
+    nano: TTS, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = made(nano, replace(job, shard_rows=1), tmp_path / "out")
+    asked: list[str] = []
+    for name in ("exists", "names"):
+        inner = getattr(project.folder, name)
+        monkeypatch.setattr(project.folder, name, lambda place, inner=inner: asked.append(place) or inner(place))
+    work(project, Speaker(nano, job, VoiceBook(nano, project.folder, job.table, None)), range(project.n_shards))
+    assert asked == ["shards"]
+    project.finish()
+    assert asked == ["shards"] * 3  # once more under the lock
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -395,6 +451,10 @@ def test_the_command_estimates_without_writing(run: test_cli.Run, tmp_path: Path
         (("batch", "t.csv", "-o", "out", "--model", "nano", "--lanes", "0"), "--lanes is a number"),
         (("batch", "t.csv", "-o", "out", "--restart", "--shards", "1/2"), "--restart would delete"),
         (("batch", "t.csv", "-o", "out", "--plot", "p.png"), "--plot belongs to --status"),
+        (("batch", "t.csv", "-o", "t.csv", "--model", "nano"), "t.csv is a file, not a folder"),
+        (("batch", "t.csv", "-o", "out", "--model", "nano", "--text", "x"), "it has text; choose one with --text"),
+        (("batch", "t.csv", "-o", "out", "--model", "nano", "--language-column", "x"), "one with --language-column"),
+        (("batch", "t.csv", "-o", "out", "--workers", "2"), "--workers belongs to --ray"),
     ],
 )
 def test_a_wrong_command_is_one_line(
@@ -404,3 +464,9 @@ def test_a_wrong_command_is_one_line(
     write_csv(tmp_path / "t.csv", [{"text": "Seven."}])
     result = run(*arguments)
     assert test_cli.is_one_error_line(result) and message in result.err
+
+
+def test_without_ray_its_extra_is_named(run: test_cli.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = batch(run, write_csv(tmp_path / "t.csv", table_of(3, {})), tmp_path / "out", "--ray", "auto")
+    assert test_cli.is_one_error_line(result) and "pip install 'qwen3tts-gguf[ray]'" in result.err

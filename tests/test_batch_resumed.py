@@ -5,30 +5,19 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
-from batches import BAD, N_ROWS, ROOT, made, manifest, table_of, write_csv
+from batches import N_ROWS, made_unbroken, n_made, require_as_unbroken, started, table_of, wait_for, write_csv
 
 from qwen3tts_gguf import TTS
-from qwen3tts_gguf.batch.job import Job
 
 
 @pytest.fixture(scope="module")
 def nano() -> Iterator[TTS]:
     with TTS("nano", n_threads=2, n_lanes=4) as tts:
         yield tts
-
-
-def samples_of(place: Path) -> dict[str, np.ndarray[Any, Any]]:
-    return {row["id"]: soundfile.read(place / row["audio"])[0] for row in manifest(place) if row["audio"]}
 
 
 @pytest.fixture(scope="module")
@@ -38,42 +27,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unbroken(lines: Path, nano: TTS) -> Path:
-    job = Job(str(lines), text="line", id="key", voice_column="who", shard_rows=20)
-    made(nano, job, lines.parent / "unbroken")
-    return lines.parent / "unbroken"
-
-
-def started(lines: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
-    columns = ("--text", "line", "--id", "key", "--voice-column", "who", "--shard-rows", "20")
-    command = [sys.executable, "-m", "qwen3tts_gguf", "batch", str(lines), "-o", str(out), "--model", "nano"]
-    command += ["--voices", str(out.with_name("voices")), "--lanes", "4"]  # not those of the user
-    return subprocess.Popen(
-        [*command, *columns, *more], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-    )  # fmt: skip
-
-
-def n_made(out: Path) -> int:
-    """Rows that are made, counted from outside."""
-    return len([*out.glob("audio/*/*.flac")])
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    while not condition() and process.poll() is None:
-        time.sleep(0.01)
-
-
-def require_as_unbroken(out: Path, unbroken: Path) -> None:
-    rows, expected = manifest(out), manifest(unbroken)
-    assert [row["id"] for row in rows] == [f"row-{i}" for i in range(N_ROWS)]
-    without_model = [{**row, "model": ""} for row in rows]
-    assert without_model == [{**row, "model": ""} for row in expected]
-    assert {int(row["id"][4:]) for row in rows if row["error"]} == {*BAD}
-    found, wanted = samples_of(out), samples_of(unbroken)
-    assert all(np.array_equal(found[id], wanted[id]) for id in wanted)
-    names = [path.name for path in out.rglob("*") if path.is_file()]
-    assert not [name for name in names if name.endswith(".part")]
-    assert len([name for name in names if name.endswith(".flac")]) == N_ROWS - len(BAD)
+    return made_unbroken(nano, lines)
 
 
 def test_killed_five_times_nothing_is_lost_or_made_twice(lines: Path, unbroken: Path, tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ from test_talker_lanes import TYPES, Speech, alone, equal, in_company
 
 from qwen3tts_convert import ConvertedPair, convert
 from qwen3tts_gguf import TTS, SpeechOptions, Voice
+from qwen3tts_gguf.engine.forced import teacher_forced
 from qwen3tts_gguf.ggml.device import Backend
+from qwen3tts_gguf.ggml.devices import Device
+from qwen3tts_gguf.measure.agreement import cosine, snr_db
 from qwen3tts_gguf.model.files import MmprojFile, TalkerFile
 from qwen3tts_gguf.nets.codec_decoder import CodecDecoder
 from qwen3tts_gguf.nets.talker import Talker
@@ -90,6 +93,21 @@ def test_other_sequences_and_threads_change_no_bit_of_the_talker(
     assert [equal(a, b) for a, b in zip(found, expected, strict=True)] == [True] * len(speeches)
     assert n_most >= 3
     talker.close()
+
+
+def test_a_device_computes_ten_frames_as_the_cpu_does(gpu: Device, large_pair: Callable[..., ConvertedPair]) -> None:
+    """On a GPU with `just gpu -- -m slow tests/test_full_geometry.py -k device`, else the CPU passes for one."""
+    path = large_pair("0.6b", "q8_0").talker
+    options = SpeechOptions(language="english", seed=1, greedy=True, max_frames=10, endless=True)
+    with TTS(path) as cpu, cpu.utter(TEXT, None, options) as utterance:
+        utterance.finish()
+        expected = teacher_forced(cpu.engine, cpu.request(TEXT, None, options), utterance.codes)
+    with TTS(path, device="gpu") as tts:
+        assert set(tts.placement.values()) == {gpu.name}
+        found = teacher_forced(tts.engine, tts.request(TEXT, None, options), utterance.codes)
+    for name in ("hidden", "logits", "predictor_logits"):
+        assert cosine(getattr(found, name), getattr(expected, name)).min() > 0.999, name
+    assert snr_db(found.samples, expected.samples) > 45
 
 
 def test_our_pair_speaks_in_llama_cpps_own_pipeline(large_pair: Callable[..., ConvertedPair]) -> None:

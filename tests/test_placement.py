@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -12,12 +14,15 @@ from qwen3tts_convert import ConvertedPair
 from qwen3tts_gguf import TTS
 from qwen3tts_gguf.cli import app
 from qwen3tts_gguf.engine import placement
-from qwen3tts_gguf.engine.placement import place, require_device
+from qwen3tts_gguf.engine.placement import load_on, place, require_device
 from qwen3tts_gguf.errors import DeviceError, OptionError
+from qwen3tts_gguf.ggml import api
 from qwen3tts_gguf.ggml import devices as ggml_devices
+from qwen3tts_gguf.ggml.device import Backend
 from qwen3tts_gguf.ggml.devices import CPU, Device
 from qwen3tts_gguf.model.files import ModelFiles
 from qwen3tts_gguf.model.footprint import NETS, device_bytes
+from qwen3tts_gguf.nets import talker
 
 INTEGRATED = Device("Vulkan0", "a small one", "integrated GPU", 0)
 CARD = Device("CUDA0", "a large one", "GPU", 0)
@@ -50,7 +55,7 @@ def test_a_gpu_before_an_integrated_one(gpus: Callable[..., None], files: ModelF
 def test_auto_passes_over_a_full_gpu_and_reports_it(gpus: Callable[..., None], files: ModelFiles) -> None:
     gpus(CARD, SECOND, free={"CUDA0": 1})
     chosen = place("auto", files)
-    assert chosen.devices == dict.fromkeys(NETS, SECOND) and chosen.moves_for_memory
+    assert chosen.devices == dict.fromkeys(NETS, SECOND) and chosen.falls_back
     gpus(CARD, free={"CUDA0": 1})
     chosen = place("auto", files)
     assert chosen.devices == dict.fromkeys(NETS, CPU) and "CUDA0" in chosen.notes[0].message
@@ -98,6 +103,33 @@ def test_a_net_moves_for_an_operation_and_for_memory_only_with_auto(
     with pytest.raises(DeviceError, match="no memory"):
         moved.moved("codec", full)
     assert place("auto", files).moved("codec", full).devices["codec"] is CPU
+
+
+def test_auto_takes_the_cpu_where_a_device_does_not_start(
+    gpus: Callable[..., None], pair: Callable[..., ConvertedPair], tts: TTS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(CARD)  # without a handle, so that nothing native can start it
+    start, load = api.backend_dev_init, talker.load_model
+
+    def load_model(file: Any, config: Any, placed: Any, device: Device) -> Any:
+        if not device.is_cpu:
+            raise DeviceError("CUDA0 takes no weights")
+        return load(file, config, placed, device)
+
+    monkeypatch.setattr(api, "backend_dev_init", lambda handle, text: start(handle, text) if handle else None)
+    monkeypatch.setattr(talker, "load_model", load_model)
+    with TTS(pair().talker, device="auto") as fallen_back:
+        clip = np.sin(np.arange(24_000, dtype=np.float32) / 20)
+        voice = fallen_back.voice_encoder.encode(clip)
+        assert np.array_equal(voice.speaker, tts.voice_encoder.encode(clip).speaker)
+        assert len(fallen_back.decode(np.zeros((2, 16), np.int32))) == 2 * 1920
+        assert all(where.startswith("CPU (") for where in fallen_back.placement.values())
+        assert len(fallen_back.notes) == len(NETS) and voice.notes[-1] == fallen_back.notes[-1]
+        backend, notes = load_on("auto", lambda device: Backend(1, device=device))
+        assert backend.device is CPU and "cannot start" in notes[0].message
+    for load_it in (lambda: TTS(pair().talker, device="gpu"), lambda: load_on("gpu", lambda d: Backend(1, device=d))):
+        with pytest.raises(DeviceError, match="CUDA0"):
+            load_it()
 
 
 def test_what_a_device_must_hold_is_the_sum_of_its_nets(files: ModelFiles) -> None:

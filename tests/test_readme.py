@@ -239,6 +239,16 @@ def test_scripts_and_pages_named_in_the_pages_exist() -> None:
             assert name in FOREIGN_FILES or name.rpartition("/")[2] in known, f"{path.name}: {name}"
 
 
+def test_recipes_named_in_the_pages_exist() -> None:
+    recipes = set(re.findall(r"^([a-z]+)\b.*:$", (ROOT / "justfile").read_text(), re.MULTILINE))
+    named = {
+        name
+        for path in (path for pattern in CHECKED_LINKS for path in sorted(ROOT.glob(pattern)))
+        for name in re.findall(r"(?:`|^)just ([a-z]+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert {"gpu", "golden"} <= named <= recipes
+
+
 def options(command: Any) -> set[str]:
     """The flags of a command and of those below it."""
     own = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}

@@ -7,14 +7,16 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from ..errors import OptionError
+from ..errors import AudioError, OptionError, TextError, VoiceError
 from ..speech.options import SpeechOptions
 
-__all__ = ["Container", "Job", "OnError", "Row", "difference", "row_seed"]
+__all__ = ["OF_A_ROW", "Container", "Job", "OnError", "Row", "difference", "row_seed"]
 
 Container = Literal["files", "parquet", "webdataset"]
 OnError = Literal["keep", "drop", "stop"]
 AUDIO_FORMATS = ("flac", "wav", "mp3", "opus")
+OF_A_ROW = (TextError, OptionError, VoiceError, AudioError)
+"""What is wrong with a row, not with the machine: the job continues."""
 _MOST_SHARD_ROWS = 100_000  # the rows of a shard are in memory, and so is its list of names
 
 

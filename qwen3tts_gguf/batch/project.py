@@ -4,15 +4,14 @@ OUT/job.json              the job, the plan and the model: made once, compared e
 OUT/work/00042/           rows that were made, until their shard is whole
 OUT/shards/locks/00042    held by the process that works on the shard; never deleted, or two processes could hold it
 OUT/shards/00042.json     a shard that is done: counts, failed rows, durations
-OUT/voices/               clips, encoded
+OUT/voices/               clips, encoded, and saved voices
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO
@@ -21,7 +20,7 @@ from ..errors import OptionError, TableError
 from .job import Job, difference
 from .outputs import Output, make_output
 from .plan import Plan, file_sha256, make_plan
-from .storage import WORK, Folder, open_folder
+from .storage import WORK, Folder, locked, open_folder
 
 __all__ = ["Project", "Summary"]
 
@@ -29,7 +28,6 @@ _JOB = "job.json"
 _OURS = (WORK, "shards", "voices", _JOB)
 _FORMAT = 1
 _WHOLE = "shards/locks/whole"
-_WAIT_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -125,10 +123,14 @@ class Project:
 
     def summaries(self) -> Iterator[tuple[int, Summary]]:
         """Of all shards that are done."""
-        for name in filter(lambda name: name.endswith(".json"), self.folder.names("shards")):
-            shard = int(name.partition(".")[0])
+        for shard in sorted(self.done()):
             if (summary := self.summary(shard)) is not None:
                 yield shard, summary
+
+    def done(self) -> set[int]:
+        """The shards that are done, by a single listing."""
+        names = self.folder.names("shards")
+        return {int(name.removesuffix(".json")) for name in names if name.endswith(".json")}
 
     def is_done(self, shard: int) -> bool:
         return self.folder.exists(f"shards/{shard:05d}.json")
@@ -141,36 +143,31 @@ class Project:
 
     def n_made(self, shards: Iterable[int]) -> int:
         """Rows of these shards that were made, of shards that are not done too."""
+        done = self.done()
         return sum(
-            self.plan.shard_size(shard, self.job)
-            if self.is_done(shard)
-            else len(self.folder.names(f"{WORK}/{shard:05d}"))
+            self.plan.shard_size(shard, self.job) if shard in done else len(self.folder.names(f"{WORK}/{shard:05d}"))
             for shard in shards
         )
 
     def n_failed(self, shards: Iterable[int]) -> int:
         """Failed rows of those shards that are done."""
-        summaries = filter(None, map(self.summary, shards))
-        return sum(len(summary.failed) for summary in summaries)
+        asked = {*shards}
+        return sum(len(summary.failed) for shard, summary in self.summaries() if shard in asked)
 
     def finish(self) -> None:
         """What is left to do when every shard is done; nothing before."""
-        if not all(map(self.is_done, range(self.n_shards))):
+        if len(self.done()) < self.n_shards:
             return
         lock = self.folder.lock(_WHOLE)
         if lock is not None:  # otherwise another process is just doing this, or retries failed rows
             with lock:
-                if all(map(self.is_done, range(self.n_shards))):
+                if len(self.done()) == self.n_shards:
                     self.output.finish()
                     self.folder.delete(WORK)
 
-    @contextmanager
-    def unfinished(self) -> Iterator[None]:
+    def unfinished(self) -> AbstractContextManager[None]:
         """Waits for another process that finishes, and keeps all from doing so meanwhile."""
-        while (lock := self.folder.lock(_WHOLE)) is None:
-            time.sleep(_WAIT_SECONDS)
-        with lock:
-            yield
+        return locked(self.folder, _WHOLE)
 
     def lock_shard(self, shard: int) -> BinaryIO | None:
         """Held by the process that works on the shard, until it is closed; None while another process does."""

@@ -81,6 +81,8 @@ class Shard:
     def write(self) -> None:
         """The part and the summary, when every row was made."""
         project, drops = self._project, self._project.job.on_error == "drop"
+        if project.is_done(self.index):  # in an object store, which has no locks, by another process
+            return
         summary = Summary(rows=len(self._names), round=self._round, started=self._started)
         durations: Counter[str] = Counter()
         seconds = 0.0

@@ -11,18 +11,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AudioError, NoEndOfSpeech, OptionError, TextError, VoiceError
+from ..errors import NoEndOfSpeech
 from ..reading import passage_letters, read
 from ..speech.passages import split_text
 from ..tts import TTS
 from ..voice.voice import Voice
-from .job import Job, Row
+from .job import OF_A_ROW, Job, Row
 from .voices import VoiceBook
 
 __all__ = ["Speaker", "Spoken", "Stopped"]
-
-_OF_A_ROW = (TextError, OptionError, VoiceError, AudioError)
-"""What is wrong with a row, not with the machine: the job continues."""
 
 
 class _Cancels(Protocol):
@@ -72,7 +69,7 @@ class Speaker:
             return self._attempted(row.text, voice, language, spoken)
         except NoEndOfSpeech as error:  # of a passage
             return replace(spoken, attempts=None, error=f"NoEndOfSpeech: {error.message}")
-        except _OF_A_ROW as error:
+        except OF_A_ROW as error:
             return replace(spoken, error=f"{type(error).__name__}: {error.message}")
 
     def _default_name(self) -> str:

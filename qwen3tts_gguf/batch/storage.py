@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +14,11 @@ from typing import Any, BinaryIO, Protocol
 from ..errors import OptionError, TableError
 from ..whole_file import unfinished_path
 
-__all__ = ["WORK", "Folder", "is_url", "open_binary", "open_folder"]
+__all__ = ["WORK", "Folder", "absolute", "is_url", "locked", "open_binary", "open_folder"]
 
 WORK = "work"
 """A folder for what is not finished; it goes when all is done, with what a killed process left."""
+_WAIT_SECONDS = 0.05
 _NEEDS_FSSPEC = "pip install 'qwen3tts-gguf[batch]', and fsspec's package for this kind of store"
 
 
@@ -51,9 +54,27 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def absolute(path: str) -> str:
+    """As other processes can use it, whatever their current folder."""
+    return path if is_url(path) else os.path.abspath(path)
+
+
+@contextmanager
+def locked(folder: Folder, name: str) -> Iterator[None]:
+    """Waits for the process that holds the lock, and holds it for the block."""
+    while (lock := folder.lock(name)) is None:
+        time.sleep(_WAIT_SECONDS)
+    with lock:
+        yield
+
+
 def open_folder(place: str) -> Folder:
     """A path, or a URL that fsspec knows. Raises OptionError."""
-    return _Store(place) if is_url(place) else _Local(place)
+    if is_url(place):
+        return _Store(place)
+    if Path(place).exists() and not Path(place).is_dir():
+        raise OptionError(f"{place} is a file, not a folder", hint="choose a new or empty folder")
+    return _Local(place)
 
 
 def open_binary(path: str) -> BinaryIO:

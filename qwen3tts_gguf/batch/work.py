@@ -30,6 +30,7 @@ def work(project: Project, speaker: Speaker, shards: Iterable[int], *, report: R
 
     report: called in this thread with the columns of each row. Raises Error; RowFailed if the job stops there. However
     it is left, by an error, a signal or SIGKILL, the rows that were made are kept, and a new call makes the others.
+    When all shards are done, `Project.finish` is left to do.
     """
     n_threads = speaker.n_lanes + _SPARE_THREADS
     threads = ThreadPoolExecutor(n_threads, "qwen3tts-batch")
@@ -62,9 +63,10 @@ def work(project: Project, speaker: Speaker, shards: Iterable[int], *, report: R
                 shard.n_left -= 1
                 if not shard.n_left:
                     _finish(shard, taken)
-        project.finish()
-    finally:
+    except BaseException:
         speaker.stop()
+        raise
+    finally:
         threads.shutdown(cancel_futures=True)
         for shard in taken:
             shard.close()
@@ -75,7 +77,8 @@ _NOTHING_NOW = None, None
 
 def _rows(project: Project, shards: Iterable[int], taken: set[Shard]) -> Iterator[tuple[Any, Any]]:
     """Each row to make with its shard; `_NOTHING_NOW` where other processes work on all that is left."""
-    left = deque(index for index in shards if not project.is_done(index))
+    done = project.done()
+    left = deque(index for index in shards if index not in done)
     n_elsewhere = 0
     while left:
         index = left.popleft()

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from ..errors import OptionError
 from .panels import OUTPUT, TABLE, WORK, flag, value
 
-__all__ = ["DataSet", "RowOptions", "RunOptions", "shards_of"]
+__all__ = ["ClusterOptions", "DataSet", "RowOptions", "RunOptions", "shards_of"]
 
 
 def _column(help: str, *names: str) -> Any:
@@ -100,6 +100,20 @@ class RunOptions:
         str | None, value("FOLDER", WORK, "Print how far the batch in that folder is; needs no table.")
     ] = None
     plot: Annotated[Path | None, value("FILE", WORK, "With --status: a picture of the durations, .png or .svg.")] = None
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Workers on many machines."""
+
+    ray: Annotated[
+        str | None,
+        value("ADDRESS", WORK, "Share the work over a Ray cluster: its address, or auto for the one of this machine."),
+    ] = None
+    workers: Annotated[
+        int | None,
+        value("N", WORK, "With --ray: number of workers, each with a model. Default: as many as have room.", min=1),
+    ] = None
 
 
 def shards_of(text: str | None, n_shards: int) -> list[int]:

@@ -10,10 +10,11 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import OptionError
-from .batch_options import DataSet, RowOptions, RunOptions, shards_of
+from .batch_options import ClusterOptions, DataSet, RowOptions, RunOptions, shards_of
 from .batch_report import print_estimate, print_status
 from .console import (
     DEFAULT_MODELS,
+    DeviceOption,
     LanguageOption,
     MmprojOption,
     ModelOption,
@@ -22,6 +23,7 @@ from .console import (
     VoicesOption,
     amx_setting,
     model_or_nano,
+    print_notes,
     progress,
     stderr,
     voices_folder,
@@ -31,6 +33,7 @@ from .panels import OUTPUT, SAMPLING, flag, value
 from .reporting import JsonFileOption, require_outputs
 
 if TYPE_CHECKING:
+    from ..batch.cluster import Worker
     from ..batch.job import Job
     from ..batch.project import Project
 
@@ -75,7 +78,9 @@ def batch(
     ] = None,
     retries: Annotated[int, value("N", SAMPLING, "New attempts of a row that does not end.", min=0)] = 2,
     run: RunOptions = RunOptions(),
+    cluster: ClusterOptions = ClusterOptions(),
     threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     json_file: JsonFileOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -103,6 +108,8 @@ def batch(
         )
     if run.plot is not None:
         raise OptionError("--plot belongs to --status")
+    if cluster.workers is not None and cluster.ray is None:
+        raise OptionError("--workers belongs to --ray")
     if run.restart and run.shards is not None:
         raise OptionError("--restart would delete what the other processes of --shards have made")
     from ..batch.job import Job
@@ -118,7 +125,7 @@ def batch(
     asked = model_or_nano(model, context)
     if asked is None:
         raise OptionError(f"there is no model in {model}/", hint="name one with --model; nano is the one for trying")
-    machine = _Machine(asked, mmproj, threads, _lanes(run.lanes), voices_folder(voices))
+    machine = _Machine(asked, mmproj, threads, _lanes(run.lanes), device, voices_folder(voices))
     if run.estimate:
         print_estimate(machine.estimate(job), json_file)
         return
@@ -132,7 +139,7 @@ def batch(
             prepare_retry(project, shard)
     try:
         with progress(*_COLUMNS, quiet=quiet) as bar:
-            _work(project, shards, machine, bar)
+            _work(project, shards, machine, cluster, bar)
     except (KeyboardInterrupt, SystemExit):
         stderr.print("stopped: the same command continues from here", soft_wrap=True)
         raise
@@ -143,21 +150,34 @@ class _Machine:
     """The model, and how this machine runs it."""
 
     def __init__(
-        self, model: Path, mmproj: Path | None, n_threads: int | None, n_lanes: int | None, voices: Path
+        self, model: Path, mmproj: Path | None, n_threads: int | None, n_lanes: int | None, device: str, voices: Path
     ) -> None:
-        self.model, self.mmproj, self.n_threads, self.n_lanes, self.voices = model, mmproj, n_threads, n_lanes, voices
+        self.model, self.mmproj, self.n_threads, self.n_lanes = model, mmproj, n_threads, n_lanes
+        self.device, self.voices = device, voices
 
     def fingerprint(self) -> str:
-        from ..batch.model import fingerprint
+        from ..digests import model_fingerprint
 
-        return fingerprint(self.model, self.mmproj)
+        return model_fingerprint(self.model, self.mmproj)
 
     def load(self) -> Any:
         from ..tts import TTS
 
-        return TTS(
-            self.model, mmproj=self.mmproj, n_threads=self.n_threads, n_lanes=self.n_lanes or "auto", amx=amx_setting()
-        )
+        tts = TTS(
+            self.model, mmproj=self.mmproj, n_threads=self.n_threads, n_lanes=self.n_lanes or "auto",
+            amx=amx_setting(), device=self.device,
+        )  # fmt: skip
+        print_notes(tts.notes)
+        return tts
+
+    def worker(self) -> Worker:
+        """The same on each machine of a cluster."""
+        from ..batch.cluster import Worker
+        from ..model import nano
+
+        model = os.path.abspath(self.model) if nano.resolved(self.model) == self.model else str(self.model)
+        mmproj = None if self.mmproj is None else os.path.abspath(self.mmproj)
+        return Worker(model, mmproj, self.n_threads, self.n_lanes, self.device, amx_setting())
 
     def estimate(self, job: Job) -> dict[str, Any]:
         """Nothing is written, so encoded clips go to a folder that is deleted."""
@@ -185,7 +205,7 @@ def _project(machine: _Machine, job: Job, output: str, run: RunOptions, quiet: b
         return Project.start(output, job, machine.fingerprint(), lambda n_rows: bar.update(task, completed=n_rows))
 
 
-def _work(project: Project, shards: list[int], machine: _Machine, bar: Any) -> None:
+def _work(project: Project, shards: list[int], machine: _Machine, cluster: ClusterOptions, bar: Any) -> None:
     done = project.n_made(shards)
     n_rows = sum(project.plan.shard_size(shard, project.job) for shard in shards)
     task = bar.add_task("rows", total=n_rows, completed=done, hours=0.0, failed=project.n_failed(shards))
@@ -196,16 +216,22 @@ def _work(project: Project, shards: list[int], machine: _Machine, bar: Any) -> N
         spoken, failed = spoken + seconds, failed + n_failed
         bar.update(task, advance=rows, hours=spoken / 3600, failed=int(failed))
 
-    if all(map(project.is_done, shards)):
-        project.finish()
-        return
-    from ..batch.speaker import Speaker
-    from ..batch.voices import VoiceBook
-    from ..batch.work import work
+    if cluster.ray is not None:
+        from ..batch.cluster import work_on_ray
 
-    with machine.load() as tts:
-        speaker = Speaker(tts, project.job, VoiceBook(tts, project.folder, project.job.table, machine.voices))
-        work(project, speaker, shards, report=lambda row: report(1, int(row["error"] is not None), row["seconds"]))
+        work_on_ray(
+            project, shards, machine.worker(), cluster.ray, saved_voices=machine.voices, n_workers=cluster.workers,
+            report=report,
+        )  # fmt: skip
+    elif not project.done().issuperset(shards):
+        from ..batch.speaker import Speaker
+        from ..batch.voices import VoiceBook
+        from ..batch.work import work
+
+        with machine.load() as tts:
+            speaker = Speaker(tts, project.job, VoiceBook(tts, project.folder, project.job.table, machine.voices))
+            work(project, speaker, shards, report=lambda row: report(1, int(row["error"] is not None), row["seconds"]))
+    project.finish()
 
 
 def _end(project: Project, shards: list[int], output: str, quiet: bool) -> None:

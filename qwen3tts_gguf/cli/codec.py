@@ -16,6 +16,7 @@ from .console import (
     ThreadsOption,
     amx_setting,
     output_target,
+    print_notes,
     progress,
     require_npy,
     save_array,
@@ -56,6 +57,7 @@ def encode(
     require_npy(output)
     encoder = VoiceEncoder(MmprojFile(find_mmproj(model)), threads or default_threads(), require_device(device))
     codes = encoder.encode_codes(read_audio(audio))
+    print_notes(encoder.notes)
     save_array(output, codes)
     if not quiet:
         stderr.print(f"{len(codes)} frames -> {output}", soft_wrap=True, markup=False)
@@ -81,17 +83,22 @@ def decode(
     target = output_target(output)
 
     from ..audio_sink import open_sink
-    from ..engine.placement import require_device
+    from ..engine.placement import load_on
     from ..engine.plan import Plan
     from ..ggml.device import Backend
+    from ..ggml.devices import Device
     from ..model.files import MmprojFile, find_mmproj
     from ..nets.codec_decoder import CodecDecoder
     from ..nets.codes import read_codes
 
     plan = Plan.for_this_machine(threads, amx=amx_setting())  # rounds as `speak` does
-    where = require_device(device)
-    backend = Backend(plan.threads.all, device=where)
-    decoder = CodecDecoder(MmprojFile(find_mmproj(model)), backend, plan.codec_on(where))
+    file = MmprojFile(find_mmproj(model))
+
+    def load(where: Device) -> CodecDecoder:
+        return CodecDecoder(file, Backend(plan.threads.all, device=where), plan.codec_on(where))
+
+    decoder, notes = load_on(device, load)
+    print_notes(notes)
     frames = read_codes(codes, decoder.config.codebook_size)
     state = decoder.new_state()
     with open_sink(target) as sink, progress(quiet=quiet) as bar:

@@ -182,7 +182,6 @@ class Engine:
         self._predictor, self._predictor_backend = self._placed("predictor", partial(self._new_predictor, files))
         decoder, codec_backend = self._placed("codec", partial(self._new_decoder, files))
         self._codec = CodecStage(decoder, codec_backend, plan.threads, f"{_THREAD_NAME}-codec", self._wake)
-        self._predictor.prepare(1, SpeechOptions().sampling(files.talker.generation)[1])
         self._talker.wait_until_loaded()
 
     def _placed(self, net: str, make: Callable[[Device], Result]) -> Result:
@@ -210,6 +209,7 @@ class Engine:
         predictor = CodePredictor(files.mmproj, backend, single_rows=plan.single_rows and device.is_cpu)
         if not device.is_cpu:  # find out now whether it can sort a whole codebook
             predictor.prepare(1, Sampling(top_k=0))
+        predictor.prepare(1, SpeechOptions().sampling(files.talker.generation)[1])
         return predictor, backend
 
     def _new_decoder(self, files: ModelFiles, device: Device) -> tuple[CodecDecoder, Backend]:

@@ -5,13 +5,15 @@
     "gpu", "Vulkan0"          that device
     "talker=gpu,codec=cpu"    net by net, for measuring; the CPU computes those that are not named
 
-A net goes to the CPU where its device lacks an operation that it needs, and with "auto" also where memory runs out.
+A net goes to the CPU where its device lacks an operation that it needs, and with "auto" also where memory runs out or
+the device fails while the model is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from ..errors import DeviceError, Note, OptionError
 from ..ggml.device import NO_ROOM_HINT
@@ -19,7 +21,9 @@ from ..ggml.devices import CPU, Device, devices, find_device
 from ..model.files import ModelFiles
 from ..model.footprint import NETS, device_bytes
 
-__all__ = ["Placement", "place", "require_device"]
+__all__ = ["Placement", "load_on", "place", "require_device"]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,15 @@ class Placement:
     """A device for each of `NETS`: talker, predictor, codec (its decoder), encoders (those of reference clips)."""
 
     devices: Mapping[str, Device]
-    moves_for_memory: bool = False
-    """Whether a net moves to the CPU when its device has no memory for it, instead of failing: with "auto"."""
+    falls_back: bool = False
+    """Whether a net moves to the CPU when its device has no memory for it or fails, instead of failing: with "auto"."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why nets that were to be on another device are on the CPU."""
     notes: tuple[Note, ...] = ()
 
     def moved(self, net: str, error: DeviceError) -> Placement:
         """With this net on the CPU, because its device failed. Raises the error where that is not to be."""
-        if not error.operation and not self.moves_for_memory:
+        if not error.operation and not self.falls_back:
             raise error
         on_cpu = {**self.devices, net: CPU}
         note = Note(f"the CPU computes the {net}: {error.message}")
@@ -74,6 +78,21 @@ def require_device(text: str) -> Device:
     return find_device(text)
 
 
+def load_on(text: str, load: Callable[[Device], Result]) -> tuple[Result, tuple[Note, ...]]:
+    """A single net on that device, or on the CPU with a note under the same conditions as in a `Placement`.
+
+    Raises OptionError, DeviceError.
+    """
+    device = require_device(text)
+    try:
+        return load(device), ()
+    except DeviceError as error:
+        if not error.operation and text.lower() != "auto":
+            raise
+        note = Note(f"the CPU computes: {error.message}")
+    return load(CPU), (note,)
+
+
 def _automatic(files: ModelFiles) -> Placement:
     """Integrated GPUs are not chosen: they share the memory that limits the CPU."""
     notes = []
@@ -82,7 +101,7 @@ def _automatic(files: ModelFiles) -> Placement:
             chosen = dict.fromkeys(NETS, device)
             needed, free = _needed(files, chosen, device), device.memory()[0]
             if not free or needed <= free:
-                return Placement(chosen, moves_for_memory=True)
+                return Placement(chosen, falls_back=True)
             notes.append(Note(f"the CPU computes, because {_too_small(device, free, needed)}"))
     return Placement(dict.fromkeys(NETS, CPU), notes=tuple(notes))
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, DeviceError
 from . import api
-from .device import Arena, Backend, Shape, Tensor, numpy_type
+from .device import CPU_HINT, Arena, Backend, Shape, Tensor, numpy_type
 from .types import GgmlType
 
 __all__ = ["Computation"]
@@ -120,7 +120,9 @@ class Computation:
         for part in self._parts:
             before_part()
             if api.backend_graph_compute(self.backend.pointer, part) != api.STATUS_SUCCESS:
-                raise BackendError("ggml failed to compute a graph")
+                if self.backend.on_host:
+                    raise BackendError("ggml failed to compute a graph")
+                raise DeviceError(f"{self.backend.device.name} failed to compute a graph", hint=CPU_HINT)
 
     def set(self, x: Tensor, values: Any) -> None:
         """Give an input its value, or a memory its next one: an array of its shape, or anything NumPy can broadcast to

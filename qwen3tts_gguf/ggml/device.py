@@ -30,6 +30,7 @@ from .library import cpu_device, forward_log
 from .types import GgmlType
 
 __all__ = [
+    "CPU_HINT",
     "NO_ROOM_HINT",
     "ON_DEVICE",
     "Arena",
@@ -49,6 +50,7 @@ _ALIGNMENT = 32
 ON_DEVICE = "device"
 """The placement of weights in the memory of a device other than the CPU."""
 NO_ROOM_HINT = "use a model of a smaller type or size, or the CPU with `device`"
+CPU_HINT = "use the CPU with `device`"
 _SMALL_BYTES = 1 << 20
 """Tensors below this size share buffers on a device, whose allocations are few and large."""
 
@@ -90,7 +92,8 @@ class Backend:
         self._spare: dict[int, list[int]] = {}
         """Buffers that were given back, by their size."""
         if not self.pointer:
-            raise BackendError(f"ggml cannot start its backend for {device.name}")
+            message = f"ggml cannot start its backend for {device.name}"
+            raise BackendError(message) if self.on_host else DeviceError(message, hint=CPU_HINT)
         self.use_threads(n_threads)
         self.plain_buffers: int = (
             api.backend_cpu_buffer_type() if self.on_host else api.backend_dev_buffer_type(device.handle)

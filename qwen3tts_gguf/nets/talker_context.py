@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, DeviceError
-from ..ggml.device import NO_ROOM_HINT
+from ..ggml.device import CPU_HINT, NO_ROOM_HINT
 from ..ggml.types import GgmlType
 from ..model.schema import CODEC_VOCABULARY, TalkerConfig
 from .talker_model import LoadedModel
@@ -108,7 +108,9 @@ class Context:
         )
         status = llama_cpp.llama_decode(self._pointer, batch)
         if status != 0:
-            raise BackendError(f"llama.cpp failed to decode {n} positions (status {status})")
+            what = f"llama.cpp failed to decode {n} positions (status {status})"
+            device = self._model.device
+            raise BackendError(what) if device.is_cpu else DeviceError(f"{device.name}: {what}", hint=CPU_HINT)
 
     def output(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Of a row of the last `decode`: hidden state [hidden] after the final norm, logits [3072] of the codes."""

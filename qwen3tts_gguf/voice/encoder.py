@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import sample_problem
-from ..errors import AudioError, DeviceError, OptionError
+from ..errors import AudioError, DeviceError, Note, OptionError
 from ..ggml.device import Backend
 from ..ggml.devices import CPU, Device
 from ..ggml.types import GgmlType
@@ -49,9 +49,12 @@ class VoiceEncoder:
 
     def __init__(self, model: MmprojFile, n_threads: int, device: Device = CPU) -> None:
         self._model, self._n_threads = model, n_threads
-        self._backend = Backend(n_threads, device=device)
+        self._device = device
+        self._started: Backend | None = None
         self.placed = device.name
         """The device that computes, and why it is the CPU if it was to be another."""
+        self.notes: tuple[Note, ...] = ()
+        """The same reason, once there is one; voices made from then on have it among theirs."""
         self._speaker_encoder: SpeakerEncoder | None = None
         self._codec_encoder: CodecEncoder | None = None
         self._turn = threading.Lock()
@@ -84,13 +87,14 @@ class VoiceEncoder:
         if transcript:
             notes += fit_notes(len(samples) / SAMPLE_RATE_HZ, transcript)
         padded = np.pad(samples, (0, round(pad_seconds * SAMPLE_RATE_HZ)))
+        speaker, codes = self.speaker_vector(samples), self.encode_codes(padded) if transcript else None
         return Voice(
-            speaker=self.speaker_vector(samples),
-            codes=self.encode_codes(padded) if transcript else None,
+            speaker=speaker,
+            codes=codes,
             transcript=transcript,
             codec=codec_fingerprint(self._model) if transcript else "",
             speaker_encoder=speaker_fingerprint(self._model),
-            notes=notes,
+            notes=notes + self.notes,
         )
 
     def encode_codes(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -109,9 +113,16 @@ class VoiceEncoder:
                 return thread.submit(function, values).result()
             except DeviceError as error:
                 self.placed = f"{CPU.name} ({error.message})"
+                self.notes = (Note(f"the CPU encodes clips: {error.message}"),)
             self._speaker_encoder = self._codec_encoder = None
-            self._backend = Backend(self._n_threads)
+            self._device, self._started = CPU, None
             return thread.submit(function, values).result()
+
+    @property
+    def _backend(self) -> Backend:
+        if self._started is None:
+            self._started = Backend(self._n_threads, device=self._device)
+        return self._started
 
     def _encode_codes(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
         if self._codec_encoder is None:
