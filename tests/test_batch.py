@@ -88,12 +88,13 @@ def test_every_shard_of_every_kind_of_table_has_its_rows(suffix: str, shard_rows
     [
         ("key,line\na,x\nb,y\na,z\n", "the id 'a' is repeated, in rows 1 and 3"),
         ("key,line\na,x\n ,y\n", "row 2 has no id"),
-        ("key,other\na,x\n", "there is no column 'line'.*it has key, other"),
+        ("key,other\na,x\n", "there is no column 'line'.*it has key, other; choose one with `text`"),
         ("key,line\na,x,y\n", "3 fields where the header has 2"),
         ("key,line\n", "there are no rows"),
         ("", "there is no header line"),
         ("key,key\n", "two columns have the same name"),
         ('key,line\na,"x\n', "cannot be read"),
+        ('key,line\na,"x" said he\n', "byte 9 cannot be read.*each quote in it twice"),
     ],
 )
 def test_a_mistake_in_the_table_is_found_before_the_start(content: str, message: str, tmp_path: Path) -> None:
@@ -450,6 +451,9 @@ def test_the_command_estimates_without_writing(run: test_cli.Run, tmp_path: Path
         (("batch", "t.csv", "-o", "out", "--model", "nano", "--lanes", "0"), "--lanes is a number"),
         (("batch", "t.csv", "-o", "out", "--restart", "--shards", "1/2"), "--restart would delete"),
         (("batch", "t.csv", "-o", "out", "--plot", "p.png"), "--plot belongs to --status"),
+        (("batch", "t.csv", "-o", "t.csv", "--model", "nano"), "t.csv is a file, not a folder"),
+        (("batch", "t.csv", "-o", "out", "--model", "nano", "--text", "x"), "it has text; choose one with --text"),
+        (("batch", "t.csv", "-o", "out", "--model", "nano", "--language-column", "x"), "one with --language-column"),
         (("batch", "t.csv", "-o", "out", "--workers", "2"), "--workers belongs to --ray"),
     ],
 )

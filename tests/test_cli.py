@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,16 @@ Pair = Callable[..., ConvertedPair]
 SHORT = ("--max-frames", "2", "--seed", "1", "--threads", "1")
 
 
+def _end_tests(number: int, _frame: FrameType | None) -> None:
+    pytest.exit(f"ended by {signal.Signals(number).name}", 128 + number)
+
+
 @contextmanager
-def default_signals() -> Iterator[None]:
-    """`main` takes SIGTERM and SIGHUP for itself; the tests' own process does not want that."""
+def own_signals() -> Iterator[None]:
+    """`main` takes SIGTERM and SIGHUP for itself where nobody has. Then a signal that is to end the tests, such as
+    that of `timeout`, would look like a command that failed with 143."""
     numbers = signal.SIGTERM, signal.SIGHUP
-    before = [signal.getsignal(number) for number in numbers]
+    before = [signal.signal(number, _end_tests) for number in numbers]
     try:
         yield
     finally:
@@ -51,7 +56,7 @@ def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
             open(os.dup(1), "w", encoding="utf-8") as stdout,
             open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as stderr,
             pytest.MonkeyPatch.context() as patch,
-            default_signals(),
+            own_signals(),
         ):
             patch.setattr(sys, "argv", ["qwen3tts", *map(str, arguments)])
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))

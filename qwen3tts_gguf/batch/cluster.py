@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..digests import model_fingerprint
 from ..errors import BackendError, Error, OptionError
 from ..tts import TTS
-from .fingerprint import fingerprint
 from .project import Project
 from .speaker import Speaker
 from .storage import absolute
@@ -113,7 +113,7 @@ class _Actor:
             project = Project.open(place)
             self._project = project = replace(project, job=replace(project.job, table=table))
             project.require_same_table()
-            if fingerprint(Path(worker.model), Path(worker.mmproj) if worker.mmproj else None) != model:
+            if model_fingerprint(Path(worker.model), Path(worker.mmproj) if worker.mmproj else None) != model:
                 raise OptionError(f"{worker.model}: on a worker this is another model")
             tts = worker.load()
             voices = VoiceBook(tts, project.folder, table, None, failed)

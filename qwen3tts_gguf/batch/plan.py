@@ -58,9 +58,11 @@ def make_plan(job: Job, report: Callable[[int], None] = lambda n_rows: None) -> 
     """
     table = open_table(job.table)
     columns = table.columns()
-    for column in job.columns.values():
+    for field, column in job.columns.items():
         if column not in columns:
-            raise TableError(f"{job.table}: there is no column {column!r}", hint=f"it has {', '.join(columns)}")
+            option = field if field in ("id", "text") else f"{field}_column"
+            hint = f"it has {', '.join(columns)}; choose one with `{option}`"
+            raise TableError(f"{job.table}: there is no column {column!r}", hint=hint)
     starts, hashes, n_rows, n_letters = [], array("Q"), 0, 0
     for position, record in table.records(0, [*job.columns.values()]):
         row = _row(job, n_rows, record)

@@ -70,7 +70,11 @@ def locked(folder: Folder, name: str) -> Iterator[None]:
 
 def open_folder(place: str) -> Folder:
     """A path, or a URL that fsspec knows. Raises OptionError."""
-    return _Store(place) if is_url(place) else _Local(place)
+    if is_url(place):
+        return _Store(place)
+    if Path(place).exists() and not Path(place).is_dir():
+        raise OptionError(f"{place} is a file, not a folder", hint="choose a new or empty folder")
+    return _Local(place)
 
 
 def open_binary(path: str) -> BinaryIO:

@@ -84,7 +84,8 @@ class _Csv:
                 return
             except csv.Error as error:
                 where = f"the row that starts at byte {start}"
-                raise TableError(f"{self._path}: {where} cannot be read ({error})") from None
+                hint = "put quotes around a field that starts with one, and write each quote in it twice"
+                raise TableError(f"{self._path}: {where} cannot be read ({error})", hint=hint) from None
             if row:  # not an empty line
                 yield start, row
 

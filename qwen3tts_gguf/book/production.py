@@ -19,6 +19,7 @@ import numpy as np
 
 from ..audio_sink import open_sink
 from ..audio_speed import SpeedChanger
+from ..digests import digest, model_digest, options_text, voice_digest
 from ..errors import AudioError, NoEndOfSpeech, Note, OptionError
 from ..model.schema import N_CODEBOOKS, SAMPLE_RATE_HZ
 from ..reading import passage_letters, read
@@ -28,7 +29,6 @@ from ..tts import TTS
 from ..voice.compatibility import BASE
 from ..voice.voice import Voice
 from .contents import Book, Chapter
-from .naming import digest, model_digest, options_text, voice_digest
 from .settings import Settings, chapter_format, is_m4b, require_output
 from .shelf import Shelf, Work
 from .workplace import Finished, Workplace

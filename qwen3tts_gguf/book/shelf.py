@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..digests import digest
 from ..model.schema import SAMPLE_RATE_HZ
 from ..subtitles import Cue, write_subtitles
 from .contents import Book, Chapter
 from .m4b import write_m4b
-from .naming import chapter_name, digest
+from .naming import chapter_name
 from .settings import Settings, chapter_format, is_m4b
 from .tagging import Tags, write_tags
 from .workplace import Finished, Workplace, synced

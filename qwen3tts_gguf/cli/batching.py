@@ -156,9 +156,9 @@ class _Machine:
         self.device, self.voices = device, voices
 
     def fingerprint(self) -> str:
-        from ..batch.fingerprint import fingerprint
+        from ..digests import model_fingerprint
 
-        return fingerprint(self.model, self.mmproj)
+        return model_fingerprint(self.model, self.mmproj)
 
     def load(self) -> Any:
         from ..tts import TTS

@@ -46,7 +46,7 @@ def speak_lines(
 ) -> None:  # fmt: skip
     """Speak each line of `content` into the folder `target.file`. After all lines raises NoEndOfSpeech or
     TextError, as the last line did that failed."""
-    from ..book.naming import digest, model_digest, options_text, voice_digest
+    from ..digests import digest, model_digest, options_text, voice_digest
 
     assert isinstance(target.file, Path) and target.format is not None
     how = digest(

@@ -24,7 +24,7 @@ FLAGS = {
             "language_column", "layout", "max_frames", "mmproj", "name", "on_error", "output", "pause",
             "repetition_penalty", "restart", "retries", "seed", "shard_rows", "speed", "split",
             "sub_repetition_penalty", "sub_temperature", "sub_top_k", "sub_top_p",
-            "temperature", "top_k", "top_p", "type", "voice", "voice_column",
+            "temperature", "text", "top_k", "top_p", "type", "voice", "voice_column",
         )
     },
 }  # fmt: skip
