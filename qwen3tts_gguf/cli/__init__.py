@@ -67,17 +67,18 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(converting.convert)
-app.command(cls=TextCommand)(speaking.speak)
-app.command()(books.read)
-app.command()(serving.serve)
-app.add_typer(voices.app, name="voice")
-app.add_typer(codec.app, name="codec")
-app.command()(batching.batch)
-app.command()(inspecting.inspect)
-app.command()(devices.devices)
-app.command()(benching.bench)
-app.command()(verifying.verify)
+_SPEAK, _MODELS, _VOICES = "Speak", "Models and this machine", "Voices and codes"
+app.command(cls=TextCommand, rich_help_panel=_SPEAK)(speaking.speak)
+app.command(rich_help_panel=_SPEAK)(books.read)
+app.command(rich_help_panel=_SPEAK)(serving.serve)
+app.command(rich_help_panel=_SPEAK)(batching.batch)
+app.command(rich_help_panel=_MODELS)(converting.convert)
+app.command(rich_help_panel=_MODELS)(inspecting.inspect)
+app.command(rich_help_panel=_MODELS)(benching.bench)
+app.command(rich_help_panel=_MODELS)(verifying.verify)
+app.command(rich_help_panel=_MODELS)(devices.devices)
+app.add_typer(voices.app, name="voice", rich_help_panel=_VOICES)
+app.add_typer(codec.app, name="codec", rich_help_panel=_VOICES)
 
 
 def main() -> NoReturn:

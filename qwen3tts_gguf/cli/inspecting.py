@@ -29,7 +29,7 @@ def inspect(
     ] = False,
     as_json: Annotated[bool, flag(OUTPUT, "Print all facts as JSON.", "--json")] = False,
 ) -> None:
-    """Show what a model is: its kind, voices, languages, types, size and origin.
+    """Show a model's kind, voices, languages, types, size and origin.
 
     With --verify every tensor is read and its sha256 compared with the one that `qwen3tts convert` recorded. The exit
     code is 1 if one differs.
