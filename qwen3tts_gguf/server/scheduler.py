@@ -5,8 +5,8 @@
 A request holds one turn from its first sound to its last, however many utterances it reads in it (attempts, passages,
 sentences of a conversation). Live turns, which somebody listens to, go before file turns, whose answer is sent whole:
 
-- a file turn is held, within a frame, while a live one waits for its first sound or needs the machine; not for ever:
-  after some seconds one of them goes on beside the live ones for a while;
+- a file turn is held, within a frame, while a live one waits for its first sound or needs the machine; but after some
+  seconds without any progress of file turns, one of them gets a share of the machine for a while;
 - at most as many live turns run as the machine makes in real time (`Pace`), others wait in the queue;
 - a turn whose reader is away gives its lane to the next one, and takes it again when the reader is back.
 
@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 _AWAY_SECONDS = 0.5
 """A reader who does not come back for that long gives up its lane until it does."""
 _FILES_WAIT_SECONDS, _FILES_GO_ON_SECONDS = 5.0, 2.0
-"""While live turns need the whole machine, a file turn goes on that long whenever all have waited that long."""
+"""While live turns need the whole machine, a file turn gets a share of it for 2 s whenever all have waited for 5 s."""
 
 
 class Speech(Protocol):
