@@ -355,7 +355,7 @@ def test_the_librarys_parameters_are_flags_on_the_command_line() -> None:
     assert in_flags(str(caught.value)) == (
         "--sub-temperature must be above 0, not 0: for the likeliest code each time use --greedy"
     )
-    assert in_flags("a `text` of `nobody`") == "a `text` of `nobody`"
+    assert in_flags("a `word` of `nobody`") == "a `word` of `nobody`"
 
 
 def test_every_flag_exists() -> None:

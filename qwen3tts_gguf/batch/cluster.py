@@ -10,7 +10,6 @@ elsewhere if its machine is lost, and gives it the shard that it had, which goes
 from __future__ import annotations
 
 import logging
-import pickle
 import signal
 import socket
 import threading
@@ -69,7 +68,8 @@ def work_on_ray(
     address: of a cluster that this machine belongs to, or "auto" for the one that was started here. saved_voices: a
     folder. n_workers: None: as many as the cluster has room for; more wait until there is room. report: called now and
     then, from any thread, with how many rows were made, how many of them failed, and their seconds of speech. Raises
-    OptionError without Ray, without such a cluster, or without room; BackendError if Ray fails; and what `work` does.
+    OptionError without Ray, without such a cluster, or without room; BackendError if Ray fails; and Error with what a
+    worker reported.
     """
     done = project.done()
     shards = [shard for shard in shards if shard not in done]
@@ -95,8 +95,8 @@ def work_on_ray(
             )  # fmt: skip
             try:
                 for row in made.iter_rows():
-                    if (found := pickle.loads(row["error"])) is not None:
-                        raise found
+                    if row["message"]:
+                        raise Error(row["message"], hint=row["hint"])
             except ray.exceptions.RayError as error:
                 raise BackendError(f"Ray: {str(error).strip().splitlines()[-1]}", hint="Ray's logs have more") from None
 
@@ -128,7 +128,7 @@ class _Actor:
                 work(self._project, self._speaker, map(int, batch["shard"]), report=self._report)
         except Error as found:
             error = found
-        return {"error": [pickle.dumps(error)]}
+        return {"message": [error.message if error else ""], "hint": [error.hint if error else ""]}
 
     def _report(self, row: dict[str, Any]) -> None:
         self._tally.add.remote(1, int(row["error"] is not None), row["seconds"])
@@ -197,9 +197,7 @@ def _connected(address: str) -> Iterator[Any]:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        hint = (
-            "start one with ray start --head, join it with ray start --address, and see docs/batch.md about its token"
-        )
+        hint = "Ray's command `ray start` starts and joins one; docs/batch.md has the recipe, with its token"
         raise OptionError(f"no Ray cluster at {address} ({reason})", hint=hint) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray has put its own there
