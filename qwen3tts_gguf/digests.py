@@ -1,4 +1,4 @@
-"""Digests of all that a speech depends on: the model, the voice, the options. Work that resumes compares them."""
+"""Digests of what a speech depends on: the model, the voice and the options. Work that resumes compares them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BLOCK = 1 << 20
 
 
 def digest(*values: Any) -> str:
-    """Of what JSON can write."""
+    """A digest of any values that JSON can write."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
 
 
 def model_digest(*files: Path) -> str:
-    """Of the size and of samples all over the files: two gigabytes are not read, so that work resumes at once."""
+    """A digest of the sizes and of samples from all over the files, which takes no time even for large models."""
     whole = hashlib.sha256()
     for path in files:
         size = path.stat().st_size
@@ -38,7 +38,7 @@ def model_digest(*files: Path) -> str:
 
 
 def model_fingerprint(model: Path, mmproj: Path | None = None) -> str:
-    """Of every byte of a pair, 1 s per GB: for what is kept for good and compared elsewhere. Raises ModelFileError."""
+    """A digest of every byte of a pair, for data sets and for comparing machines. Raises ModelFileError."""
     files = ModelFiles(nano.resolved(model), mmproj)
     whole = hashlib.sha256()
     for path in (files.talker.file.path, files.mmproj.file.path):
@@ -49,7 +49,7 @@ def model_fingerprint(model: Path, mmproj: Path | None = None) -> str:
 
 
 def voice_digest(voice: Voice) -> str:
-    """Of what of a voice changes speech."""
+    """A digest of everything in a voice that changes speech."""
     whole = hashlib.sha256()
     for values in (voice.speaker, voice.codes):
         whole.update(b"-" if values is None else f"{values.dtype} {values.shape}".encode() + values.tobytes())
@@ -59,5 +59,5 @@ def voice_digest(voice: Voice) -> str:
 
 
 def options_text(options: SpeechOptions) -> str:
-    """Of what of them changes speech that ends: the seed included, the number of retries not."""
+    """The options that change a speech that ends, as text: all but the number of retries."""
     return repr(replace(options, retries=0))

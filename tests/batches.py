@@ -31,7 +31,7 @@ N_ROWS = 120
 
 def table_of(n: int, bad: dict[int, tuple[str, str]] = BAD) -> list[dict[str, str]]:
     rows = [bad.get(i, (SENTENCES[i % 5], VOICES[i % 6])) for i in range(n)]
-    return [{"key": f"row-{i}", "line": text, "who": voice} for i, (text, voice) in enumerate(rows)]
+    return [{"key": f"row-{i}", "line": text, "speaker": voice} for i, (text, voice) in enumerate(rows)]
 
 
 def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
@@ -57,7 +57,7 @@ def manifest(place: Path) -> list[dict[str, Any]]:
 
 def made_unbroken(tts: TTS, lines: Path) -> Path:
     """What `started` is to make of a table, in one go."""
-    job = Job(str(lines), text="line", id="key", voice_column="who", shard_rows=20)
+    job = Job(str(lines), text="line", id="key", voice_column="speaker", shard_rows=20)
     made(tts, job, lines.parent / "unbroken")
     return lines.parent / "unbroken"
 
@@ -67,7 +67,7 @@ def samples_of(place: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def started(lines: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
-    columns = ("--text", "line", "--id", "key", "--voice-column", "who", "--shard-rows", "20")
+    columns = ("--text", "line", "--id", "key", "--voice-column", "speaker", "--shard-rows", "20")
     command = [sys.executable, "-m", "qwen3tts_gguf", "batch", str(lines), "-o", str(out), "--model", "nano"]
     command += ["--voices", str(out.with_name("voices")), "--lanes", "4"]  # not those of the user
     return subprocess.Popen(

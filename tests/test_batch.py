@@ -45,7 +45,7 @@ def nano() -> Iterator[TTS]:
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     table = write_csv(tmp_path / "lines.csv", table_of(10, {3: ("...", "f1")}))
-    return Job(str(table), text="line", id="key", voice_column="who", shard_rows=4)
+    return Job(str(table), text="line", id="key", voice_column="speaker", shard_rows=4)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -380,9 +380,9 @@ def test_clips_and_saved_voices_are_put_into_the_folder_once_and_needed_no_more(
 
 
 def test_the_voices_of_some_shards_are_named_once(tmp_path: Path) -> None:
-    whos = ["a", "", "a", "b.wav", "c", "c"]
-    table = write_csv(tmp_path / "t.csv", [{"text": "One.", "who": who} for who in whos])
-    job = Job(str(table), text="text", voice_column="who", voice="d", shard_rows=2)
+    names = ["a", "", "a", "b.wav", "c", "c"]
+    table = write_csv(tmp_path / "t.csv", [{"text": "One.", "speaker": name} for name in names])
+    job = Job(str(table), text="text", voice_column="speaker", voice="d", shard_rows=2)
     plan = make_plan(job)
     assert [*voice_names(job, plan, range(3))] == ["a", "d", "b.wav", "c"]
     assert [*voice_names(job, plan, [1])] == ["a", "b.wav"]

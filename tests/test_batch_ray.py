@@ -131,8 +131,8 @@ def test_the_workers_need_no_clip_and_what_fails_is_one_line(
     """The command's folder is not the workers': a relative table and output are found, and clips are in OUT."""
     source = Path(__file__).parents[1] / "models/nano/voices/m1.flac"
     (tmp_path / "clip.flac").write_bytes(source.read_bytes())
-    rows = [{"key": str(i), "line": SENTENCES[i % 5], "who": "clip.flac"} for i in range(12)]
-    table = write_csv(tmp_path / "clips.csv", [*rows, {"key": "12", "line": "One.", "who": "no.flac"}])
+    rows = [{"key": str(i), "line": SENTENCES[i % 5], "speaker": "clip.flac"} for i in range(12)]
+    table = write_csv(tmp_path / "clips.csv", [*rows, {"key": "12", "line": "One.", "speaker": "no.flac"}])
     process = started(table, tmp_path / "plain")
     process.communicate()
     process = started(table, tmp_path / "out", *on(cluster))

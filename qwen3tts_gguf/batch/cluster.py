@@ -135,7 +135,7 @@ class _Actor:
 
 
 class _Tally:
-    """An actor beside this process that counts what the others have made."""
+    """An actor on this machine that counts what the others have made."""
 
     def __init__(self) -> None:
         self._sums = [0, 0, 0.0]

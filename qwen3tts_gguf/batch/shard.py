@@ -15,6 +15,7 @@ from .outputs import Made, names_of
 from .plan import rows_of
 from .project import Project, Summary
 from .speaker import Speaker
+from .storage import WORK
 
 __all__ = ["Shard", "prepare_retry"]
 
@@ -141,11 +142,11 @@ def _prepare_retry(project: Project, index: int) -> bool:
 
 
 def _spool(index: int) -> str:
-    return f"work/{index:05d}"
+    return f"{WORK}/{index:05d}"
 
 
 def _round_file(index: int) -> str:
-    return f"work/rounds/{index:05d}"
+    return f"{WORK}/rounds/{index:05d}"
 
 
 def _round(project: Project, index: int) -> int:

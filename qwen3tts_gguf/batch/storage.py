@@ -29,7 +29,9 @@ class Folder(Protocol):
 
     def read(self, name: str) -> bytes | None: ...
 
-    def write(self, name: str, content: bytes) -> None: ...
+    def write(self, name: str, content: bytes) -> None:
+        with self.whole(name) as path:
+            path.write_bytes(content)
 
     def whole(self, name: str) -> Any:
         """A context manager: the local path to write to, whose file becomes `name` when the block ends well."""
@@ -96,7 +98,7 @@ def _fsspec(place: str) -> Any:
     return fsspec
 
 
-class _Local:
+class _Local(Folder):
     def __init__(self, place: str) -> None:
         self.place, self._root = place, Path(place)
 
@@ -105,10 +107,6 @@ class _Local:
             return (self._root / name).read_bytes()
         except FileNotFoundError:
             return None
-
-    def write(self, name: str, content: bytes) -> None:
-        with self.whole(name) as path:
-            path.write_bytes(content)
 
     @contextmanager
     def whole(self, name: str) -> Iterator[Path]:
@@ -157,7 +155,7 @@ class _Local:
         return file
 
 
-class _Store:
+class _Store(Folder):
     """An object becomes visible when all of it was put."""
 
     def __init__(self, place: str) -> None:
@@ -177,10 +175,6 @@ class _Store:
             return content
         except FileNotFoundError:
             return None
-
-    def write(self, name: str, content: bytes) -> None:
-        with self.whole(name) as path:
-            path.write_bytes(content)
 
     @contextmanager
     def whole(self, name: str) -> Iterator[Path]:

@@ -63,7 +63,7 @@ class Shelf:
     @property
     def former(self) -> list[str]:
         """Keys of chapters that were made and that the book does not have now."""
-        return [key for key in self._record.chapters if key not in set(self._keys)]
+        return [*(self._record.chapters.keys() - {*self._keys})]
 
     # -- chapters ------------------------------------------------------------------------------------------------------
 
@@ -107,14 +107,16 @@ class Shelf:
 
     def remove_former(self) -> None:
         """Files of chapters that the book does not have now, unless somebody else changed them."""
-        for key in self.former:
+        former = self.former
+        for key in former:
             finished = self._record.chapters.pop(key)
             if self.has_sound(finished):
                 path = self.folder / finished.file
                 path.unlink()
                 for suffix in (".srt", ".vtt") if finished.cues else ():
                     path.with_suffix(suffix).unlink(missing_ok=True)
-        self._place.save(self._record)
+        if former:
+            self._place.save(self._record)
 
     def _make_way(self, path: Path, work: Work) -> None:
         """Move a chapter that has the name of another one now, and gets its own when its turn comes."""

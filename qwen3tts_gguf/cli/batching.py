@@ -161,17 +161,12 @@ class _Machine:
         return model_fingerprint(self.model, self.mmproj)
 
     def load(self) -> Any:
-        from ..tts import TTS
-
-        tts = TTS(
-            self.model, mmproj=self.mmproj, n_threads=self.n_threads, n_lanes=self.n_lanes or "auto",
-            amx=amx_setting(), device=self.device,
-        )  # fmt: skip
+        tts = self.worker().load()
         print_notes(tts.notes)
         return tts
 
     def worker(self) -> Worker:
-        """The same on each machine of a cluster."""
+        """How this machine loads it, and each machine of a cluster too."""
         from ..batch.cluster import Worker
         from ..model import nano
 

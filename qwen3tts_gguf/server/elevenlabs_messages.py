@@ -111,7 +111,7 @@ def fields_of(voice: str, query: dict[str, str], settings: Settings, more: dict[
 def whole_fields(
     voice: str, body: dict[str, Any], settings: Settings, *, codec: str, is_streamed: bool
 ) -> SpeechFields:
-    """How to speak, from the body of a POST; what it says beside text, language, seed and speed is ignored. Raises
+    """How to speak, from the body of a POST. Other fields than text, language, seed and speed are ignored. Raises
     Problem."""
     text = body.get("text")
     if text is None:
